@@ -1,0 +1,1 @@
+//! The internevo binary: train, data, tokenizer, export, generate, report.

@@ -1,0 +1,1 @@
+//! Corpus pipeline of internevo: documents, filters, dedup, safety, quality, tokenizer, packing, loader.

@@ -1,0 +1,1 @@
+//! Fused training kernels for burn: attention, norm, rotary, SwiGLU, cross-entropy.

@@ -1,0 +1,1 @@
+//! Communicators, data parallelism, ZeRO, optimizers and sharded checkpoints for burn.
