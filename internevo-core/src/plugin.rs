@@ -150,7 +150,8 @@ impl<E: Entry> Registry<E> {
             if let Some(old) = entries.insert(new.name, entry) {
                 // The linker promises no order: sort, so that the message is always the same.
                 let (a, b) = (old.descriptor().origin, new.origin);
-                let (first, second) = if (a.crate_name, a.file, a.line) <= (b.crate_name, b.file, b.line) { (a, b) } else { (b, a) };
+                let (first, second) =
+                    if (a.crate_name, a.file, a.line) <= (b.crate_name, b.file, b.line) { (a, b) } else { (b, a) };
                 return Err(PluginError::Duplicate { kind: E::KIND, name: new.name, first, second });
             }
         }
@@ -282,7 +283,10 @@ mod tests {
     fn a_duplicate_name_is_an_error_that_names_both_places() {
         let message = Registry::from_entries([&ONE, &TWO]).err().expect("duplicate").to_string();
         let (a, b) = (ONE.0.origin, TWO.0.origin);
-        assert!(message.contains(&format!("{}:{}", a.file, a.line)) && message.contains(&format!("{}:{}", b.file, b.line)), "{message}");
+        assert!(
+            message.contains(&format!("{}:{}", a.file, a.line)) && message.contains(&format!("{}:{}", b.file, b.line)),
+            "{message}"
+        );
         let swapped = Registry::from_entries([&TWO, &ONE]).err().expect("duplicate").to_string();
         assert_eq!(message, swapped);
     }

@@ -31,7 +31,9 @@ impl StorageError {
 
 fn explain(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::StorageFull => "the disk is full (nothing written before was lost; free some space and run the same command again)".into(),
+        io::ErrorKind::StorageFull => {
+            "the disk is full (nothing written before was lost; free some space and run the same command again)".into()
+        }
         _ => error.to_string(),
     }
 }

@@ -492,7 +492,14 @@ pub struct LrSchedulerConfig {
 
 impl Default for LrSchedulerConfig {
     fn default() -> Self {
-        Self { kind: "cosine".into(), total_steps: 0, init_steps: 0, warmup_ratio: 0.01, eta_min: 1e-5, decay_ratio: 0.1 }
+        Self {
+            kind: "cosine".into(),
+            total_steps: 0,
+            init_steps: 0,
+            warmup_ratio: 0.01,
+            eta_min: 1e-5,
+            decay_ratio: 0.1,
+        }
     }
 }
 
