@@ -1,0 +1,14 @@
+//! One file per command: its flags and what it does. Work that several commands share lives beside this folder.
+
+pub mod completions;
+pub mod config;
+pub mod data;
+pub mod doctor;
+pub mod eval;
+pub mod export;
+pub mod generate;
+pub mod import;
+pub mod plugins;
+pub mod report;
+pub mod tokenizer;
+pub mod train;
