@@ -3,6 +3,8 @@
 use std::fmt;
 
 use internevo_core::{config::ConfigErrors, layout::LayoutErrors, plugin::PluginError};
+use internevo_data::{DataError, loader::LoaderError, store::StoreError, tokenizer::TokenizerError};
+use internevo_parallel::ParallelError;
 
 /// Exit code of a mistake in flags, configuration, paths or input.
 pub const EXIT_USER: u8 = 2;
@@ -28,6 +30,18 @@ impl fmt::Display for UserError {
 
 impl std::error::Error for UserError {}
 
+/// A failure that the command has already shown; only the exit code is left to give.
+#[derive(Debug)]
+pub struct Silent;
+
+impl fmt::Display for Silent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("failed")
+    }
+}
+
+impl std::error::Error for Silent {}
+
 /// Returns early with a [`UserError`] made from format arguments.
 #[macro_export]
 #[doc(hidden)]
@@ -52,10 +66,30 @@ impl<T, E: Into<anyhow::Error>> OrUser<T> for Result<T, E> {
 
 /// The exit code of a failed command.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    let users = error.chain().any(|cause| {
-        cause.is::<UserError>() || cause.is::<ConfigErrors>() || cause.is::<LayoutErrors>() || cause.is::<PluginError>()
-    });
-    if users { EXIT_USER } else { EXIT_FAILURE }
+    if error.chain().any(is_users) { EXIT_USER } else { EXIT_FAILURE }
+}
+
+/// Whether this cause is a mistake in what the user gave: configuration, plugin settings, or data that is not what it should be.
+fn is_users(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let settings = cause.is::<UserError>()
+        || cause.is::<ConfigErrors>()
+        || cause.is::<LayoutErrors>()
+        || matches!(cause.downcast_ref(), Some(PluginError::Unknown { .. } | PluginError::Config { .. } | PluginError::Duplicate { .. }));
+    let data = match cause.downcast_ref::<DataError>() {
+        Some(DataError::Storage(_) | DataError::Threads { .. } | DataError::Interrupted { .. }) | None => false,
+        Some(_) => true,
+    };
+    let tokenizer = match cause.downcast_ref::<TokenizerError>() {
+        Some(TokenizerError::Storage(_) | TokenizerError::Store(_)) | None => false,
+        Some(_) => true,
+    };
+    let loader = match cause.downcast_ref::<LoaderError>() {
+        Some(LoaderError::Store(_) | LoaderError::Thread(_)) | None => false,
+        Some(_) => true,
+    };
+    let store = matches!(cause.downcast_ref(), Some(StoreError::Corrupt { .. } | StoreError::Folder { .. }));
+    let parallel = matches!(cause.downcast_ref(), Some(ParallelError::UnknownReduction { .. }));
+    settings || data || tokenizer || loader || store || parallel
 }
 
 /// An error and its causes in one text, without repeating a cause that the message above it already contains.

@@ -2,15 +2,19 @@
 
 pub mod cli;
 pub mod commands;
+mod config_args;
 pub mod context;
 mod corpus;
 pub mod error;
+mod import_py;
 mod interrupt;
 mod logging;
 mod model_source;
 mod plugins;
+mod phases;
 pub mod report;
 mod run_dir;
+mod stub;
 mod system;
 pub mod terminal;
 mod train;
@@ -43,6 +47,7 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitC
     logging::install(&cx.console);
     match cli.command.run(&cx) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is::<error::Silent>() => ExitCode::from(error::EXIT_FAILURE),
         Err(failure) => {
             let (text, code) = (error::chain(&failure), error::exit_code(&failure));
             cx.console.error(&text);

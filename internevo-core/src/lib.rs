@@ -1,8 +1,9 @@
-//! Configuration, parallel layout, plugin registry, metrics and storage of internevo. No tensors: every other crate may
-//! depend on this one, and it builds in seconds.
+#![doc = include_str!("../README.md")]
 
 pub mod batch;
 pub mod config;
+pub mod flops;
+pub mod layout;
 pub mod metrics;
 pub mod plugin;
 pub mod rng;

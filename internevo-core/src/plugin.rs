@@ -111,7 +111,7 @@ pub fn parse_config<P: Plugin>(table: &toml::Table) -> Result<P::Config, PluginE
     serde_path_to_error::deserialize(toml::Value::Table(table.clone())).map_err(|e| PluginError::Config {
         plugin: P::NAME,
         key: e.path().to_string(),
-        reason: e.inner().to_string().trim_end().to_owned(),
+        reason: e.inner().message().trim_end().to_owned(),
     })
 }
 
@@ -152,6 +152,7 @@ impl<E: Entry> Registry<E> {
                 let (a, b) = (old.descriptor().origin, new.origin);
                 let (first, second) =
                     if (a.crate_name, a.file, a.line) <= (b.crate_name, b.file, b.line) { (a, b) } else { (b, a) };
+                let (first, second) = (Box::new(first), Box::new(second));
                 return Err(PluginError::Duplicate { kind: E::KIND, name: new.name, first, second });
             }
         }
@@ -188,7 +189,10 @@ impl<E: Entry> Registry<E> {
 /// The candidate closest to `name` by edit distance, if it is close enough to be a likely misspelling.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = 1 + name.chars().count() / 4;
-    candidates.into_iter().map(|c| (edit_distance(name, c), c)).filter(|(d, _)| *d <= limit).min().map(|(_, c)| c)
+    // Among equally distant names, misspellings are likelier towards the end of a word.
+    let differs_at = |c: &str| name.chars().zip(c.chars()).position(|(a, b)| a != b).unwrap_or(usize::MAX);
+    let rank = |c: &&str| (edit_distance(name, c), std::cmp::Reverse(differs_at(c)), c.to_string());
+    candidates.into_iter().filter(|c| edit_distance(name, c) <= limit).min_by_key(rank)
 }
 
 fn edit_distance(a: &str, b: &str) -> usize {
@@ -218,9 +222,9 @@ pub enum PluginError {
         /// The shared name.
         name: &'static str,
         /// One place.
-        first: Origin,
+        first: Box<Origin>,
         /// The other place.
-        second: Origin,
+        second: Box<Origin>,
     },
     /// No plugin of that name.
     #[error("unknown {kind} `{name}`; registered: {registered}; {hint}")]

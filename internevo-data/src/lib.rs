@@ -1,1 +1,25 @@
-//! Corpus pipeline of internevo: documents, filters, dedup, safety, quality, tokenizer, packing, loader.
+#![doc = include_str!("../README.md")]
+
+pub mod corpus;
+pub mod dedup;
+pub mod document;
+pub mod error;
+pub mod features;
+pub mod filter;
+pub mod filters;
+pub mod format;
+pub mod lang;
+pub mod loader;
+pub mod quality;
+pub mod safety;
+pub mod stage;
+pub mod store;
+pub mod testing;
+pub mod tokenizer;
+
+pub use self::{
+    document::Document,
+    error::DataError,
+    features::Features,
+    filter::{Filter, FilterContext, FilterEntry, FilterPlugin, Verdict},
+};

@@ -1,1 +1,47 @@
-//! Fused training kernels for burn: attention, norm, rotary, SwiGLU, cross-entropy.
+#![doc = include_str!("../README.md")]
+
+pub mod attention;
+pub mod autograd;
+pub mod cross_entropy;
+pub mod embedding;
+pub mod linear;
+pub mod linear_cross_entropy;
+pub mod matmul;
+pub mod rms_norm;
+pub mod rotary;
+mod rows;
+pub mod simd;
+pub mod swiglu;
+#[cfg(test)]
+mod testing;
+
+pub use attention::{QkvLayout, attention, attention_cached};
+pub use burn;
+pub use cross_entropy::{CrossEntropy, IGNORE_INDEX, cross_entropy};
+pub use embedding::embedding;
+pub use linear::linear;
+pub use linear_cross_entropy::linear_cross_entropy;
+pub use rms_norm::rms_norm;
+pub use rotary::{RotaryTable, rotary};
+pub use swiglu::swiglu;
+
+use autograd::HostTensor;
+use burn::tensor::Tensor;
+
+/// Which implementation of an operation runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KernelSet {
+    /// The kernels of this crate, with their own backward. Inputs that are not f32 on the Flex backend take the
+    /// [`KernelSet::Reference`] path.
+    #[default]
+    Fused,
+    /// The same formula composed of burn operations and differentiated by burn: any backend, any float dtype.
+    Reference,
+}
+
+impl KernelSet {
+    /// Whether the fused kernel applies to an operation with these inputs.
+    fn fused_for<const D: usize, const E: usize>(self, x: &Tensor<D>, y: &Tensor<E>) -> bool {
+        self == KernelSet::Fused && HostTensor::accepts(x) && HostTensor::accepts(y)
+    }
+}

@@ -1,1 +1,19 @@
-//! Communicators, data parallelism, ZeRO, optimizers and sharded checkpoints for burn.
+#![doc = include_str!("../README.md")]
+
+pub mod checkpoint;
+pub mod comm;
+mod error;
+pub mod groups;
+pub mod lr;
+pub mod optimizer;
+pub mod state;
+pub mod zero;
+
+pub use error::ParallelError;
+pub use groups::ProcessGroups;
+pub use state::{ParamSpec, ParameterSource, StateTable};
+pub use zero::{ShardedOptimizer, StepOutcome, ZeroConfig};
+
+/// Used by the `register_*!` macros; not for direct use.
+#[doc(hidden)]
+pub use internevo_core as __core;

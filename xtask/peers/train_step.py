@@ -1,4 +1,4 @@
-"""The decoder and training step of `internevo-model/examples/train_step.rs`, in PyTorch eager on the CPU (f32).
+"""The decoder and training step of `benches/src/step.rs`, in PyTorch eager on the CPU (f32).
 
 Run by `cargo xtask peers train`. The last line printed is `tokens_per_second <median>`.
 """

@@ -94,7 +94,7 @@ fn python() -> anyhow::Result<PathBuf> {
 fn train(python: &PathBuf, threads: usize, rounds: usize, steps: usize, shape: &str) -> anyhow::Result<()> {
     step(
         "build",
-        cargo().args(["build", "--locked", "--release", "--package", "internevo-model", "--example", "train_step"]),
+        cargo().args(["build", "--locked", "--release", "--package", "benches", "--example", "train_step"]),
     )?;
     let shared = [("--shape", shape.to_owned()), ("--threads", threads.to_string()), ("--steps", steps.to_string())];
     let arguments: Vec<String> = shared.iter().flat_map(|(k, v)| [(*k).to_owned(), v.clone()]).collect();

@@ -56,8 +56,8 @@ impl From<&Descriptor> for PluginInfo {
 pub fn list() -> Result<Vec<PluginInfo>, PluginError> {
     let mut all = Vec::new();
     all.extend(Registry::<internevo_data::FilterEntry>::collect()?.iter().map(|e| PluginInfo::from(e.descriptor())));
-    all.extend(Registry::<internevo_parallel::LrScheduleEntry>::collect()?.iter().map(|e| PluginInfo::from(e.descriptor())));
-    all.extend(Registry::<internevo_parallel::OptimizerEntry>::collect()?.iter().map(|e| PluginInfo::from(e.descriptor())));
+    all.extend(Registry::<internevo_parallel::lr::LrScheduleEntry>::collect()?.iter().map(|e| PluginInfo::from(e.descriptor())));
+    all.extend(Registry::<internevo_parallel::optimizer::OptimizerEntry>::collect()?.iter().map(|e| PluginInfo::from(e.descriptor())));
     all.extend(Registry::<internevo_core::metrics::SinkEntry>::collect()?.iter().map(|e| PluginInfo::from(e.descriptor())));
     all.sort_by_key(|p| (p.kind, p.name));
     Ok(all)

@@ -1,48 +1,7 @@
-//! One training step's numbers, and the sinks that receive them.
+//! What a metric sink is, and how one is registered. Not here: the sinks themselves.
 
-use serde::{Deserialize, Serialize};
-
-use crate::plugin::{Descriptor, Entry, Plugin, PluginError};
-
-/// One line of `metrics.jsonl`; the names are InternEvo's.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct StepRecord {
-    /// Optimizer step, from 1.
-    pub step: u64,
-    /// Mean negative log-likelihood per labelled token of the whole step, nats.
-    pub loss: f64,
-    /// Learning rate of the step.
-    pub lr: f64,
-    /// Global gradient norm before clipping.
-    pub grad_norm: f64,
-    /// Tokens per rank and second (InternEvo's tgs).
-    pub tgs: f64,
-    /// Model TFLOP/s per rank: no recompute, causal attention.
-    pub tflops: f64,
-    /// `tflops` over the configured peak; absent without one.
-    pub mfu: Option<f64>,
-    /// Tokens of this step, all ranks.
-    pub tokens: u64,
-    /// Tokens since the first step, all ranks.
-    pub num_consumed_tokens: u64,
-    /// Share of labelled tokens whose most likely next token was right.
-    pub acc: f64,
-    /// exp(loss).
-    pub perplexity: f64,
-    /// Seconds in forward and backward.
-    pub fwd_bwd_time: f64,
-    /// Seconds waiting for data.
-    pub data_time: f64,
-    /// Resident memory of the process, GiB.
-    pub mem_gib: f64,
-    /// Steps skipped so far because a gradient was not finite.
-    pub inf_nan_skip_batches: u64,
-    /// Seconds of the whole step.
-    pub time: f64,
-    /// Validation loss, on steps that evaluated.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub valid_loss: Option<f64>,
-}
+use super::StepRecord;
+use crate::plugin::{self, Descriptor, Entry, Plugin, PluginError};
 
 /// Receives every step's record on the logging rank.
 pub trait MetricSink: Send {
@@ -80,12 +39,14 @@ pub trait SinkPlugin: Plugin {
 /// A registered sink.
 pub struct SinkEntry {
     descriptor: Descriptor,
-    build: fn(&toml::Table, &SinkContext<'_>) -> Result<Box<dyn MetricSink>, PluginError>,
+    build: BuildSink,
 }
+
+type BuildSink = fn(&toml::Table, &SinkContext<'_>) -> Result<Box<dyn MetricSink>, PluginError>;
 
 impl SinkEntry {
     /// The entry of plugin `P`; used by [`register_sink!`](crate::register_sink).
-    pub const fn of<P: SinkPlugin>(origin: crate::plugin::Origin) -> Self {
+    pub const fn of<P: SinkPlugin>(origin: plugin::Origin) -> Self {
         Self { descriptor: Descriptor::of::<P>(Self::KIND, origin), build: build_erased::<P> }
     }
 
@@ -99,7 +60,7 @@ impl SinkEntry {
 }
 
 fn build_erased<P: SinkPlugin>(table: &toml::Table, cx: &SinkContext<'_>) -> Result<Box<dyn MetricSink>, PluginError> {
-    P::build(crate::plugin::parse_config::<P>(table)?, cx)
+    P::build(plugin::parse_config::<P>(table)?, cx)
 }
 
 impl Entry for SinkEntry {

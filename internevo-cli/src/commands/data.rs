@@ -1,0 +1,231 @@
+//! `internevo data run|inspect|format|clean|dedup|safe|quality`
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use internevo_core::storage;
+use internevo_data::stage::StageReport; use crate::stub::StageRequest;
+use serde_json::{Value, json};
+
+use crate::{
+    config_args::ConfigArgs,
+    context::Context,
+    corpus::{self, Shard, StageProgress, texts},
+    error::OrUser as _,
+    interrupt::Interrupt,
+    phases::Phases,
+    terminal, user_bail,
+};
+
+/// Documents that `data inspect` shows.
+const SHOWN_DOCUMENTS: usize = 3;
+/// Characters of each of them.
+const SHOWN_CHARS: usize = 200;
+/// How an interrupted stage goes on.
+const HINT: &str = "the same command continues where it stopped";
+
+/// Corpus pipeline: all of it, one stage, or a look at documents.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Collect raw text and run every stage of the configuration
+    Run(RunPipeline),
+    /// Count documents, show a few, and list why documents were rejected
+    Inspect(Inspect),
+    /// Files of any kind to JSONL documents: text extraction, language
+    Format(Stage),
+    /// Heuristic filters
+    Clean(Stage),
+    /// Exact and near duplicates
+    Dedup(Stage),
+    /// Word lists and URLs
+    Safe(Stage),
+    /// A trained quality classifier
+    Quality(Stage),
+}
+
+/// Runs the pipeline.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  internevo data run --config corpus.toml\n  internevo data run --config corpus.toml --shard $SLURM_ARRAY_TASK_ID --of 16\n\nWith --shard each call processes its part of the raw files into its own folder; near duplicates are then found inside\neach part, so finish with `internevo data dedup` over all of them.")]
+pub struct RunPipeline {
+    /// Which configuration
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Process only this part of the raw files, from 0
+    #[arg(long, requires = "of", value_name = "I")]
+    pub shard: Option<usize>,
+    /// Number of parts
+    #[arg(long, requires = "shard", value_name = "N")]
+    pub of: Option<usize>,
+}
+
+/// Looks at documents.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  internevo data inspect runs/corpus/1f0c/quality")]
+pub struct Inspect {
+    /// JSONL documents, or the output folder of a stage
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+}
+
+/// One stage.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  internevo data format --input pages --output formatted\n  internevo data clean --input formatted --output cleaned --lang en\n  internevo data dedup --input cleaned --output unique --threads 8\n\nOUT holds kept/, rejected/ (each document with its reason) and report.json.")]
+pub struct Stage {
+    /// Documents: JSONL(.gz/.zst), or files and folders of HTML, Markdown, text and sources
+    #[arg(long, value_name = "DIR")]
+    pub input: PathBuf,
+    /// Output folder
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Language of all documents, instead of looking at each
+    #[arg(long, value_name = "CODE")]
+    pub lang: Option<String>,
+    /// CPU threads; 0 = all
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub threads: usize,
+    /// Settings of the stage (`pipeline.*`)
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+impl DataCommand {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// When input or settings are wrong, or a file cannot be written.
+    pub fn run(self, cx: &Context) -> anyhow::Result<()> {
+        match self {
+            Self::Run(c) => c.run(cx),
+            Self::Inspect(c) => c.run(cx),
+            Self::Format(c) => c.run(cx, "format"),
+            Self::Clean(c) => c.run(cx, "clean"),
+            Self::Dedup(c) => c.run(cx, "dedup"),
+            Self::Safe(c) => c.run(cx, "safe"),
+            Self::Quality(c) => c.run(cx, "quality"),
+        }
+    }
+}
+
+impl RunPipeline {
+    fn run(self, cx: &Context) -> anyhow::Result<()> {
+        let config = self.config.load_or_default_preset()?.config;
+        let shard = match (self.shard, self.of) {
+            (Some(index), Some(of)) if index < of => Some(Shard { index, of }),
+            (Some(index), Some(of)) => user_bail!("--shard {index} is not below --of {of}; shards count from 0"),
+            _ => None,
+        };
+        let interrupt = Interrupt::install(&cx.console, HINT);
+        let text = corpus::process(cx, &config, &interrupt, &mut Phases::new(&cx.console), shard)?;
+        let document = json!({
+            "folder": text.folder, "output": text.output, "documents": text.manifest.documents,
+            "bytes": text.manifest.bytes, "missing": text.manifest.missing, "stages": text.reports,
+        });
+        cx.emit(&document, || funnel(&text.reports) + &format!("\n{}\n", text.output.display()))
+    }
+}
+
+impl Stage {
+    fn run(self, cx: &Context, stage: &str) -> anyhow::Result<()> {
+        let config = self.config.load()?.config;
+        if !self.input.exists() {
+            user_bail!("--input {} does not exist", self.input.display());
+        }
+        let interrupt = Interrupt::install(&cx.console, HINT);
+        let _polling = interrupt.polling();
+        let request = StageRequest {
+            stage: stage.to_owned(),
+            input: self.input,
+            output: self.output,
+            lang: self.lang,
+            threads: self.threads,
+            pipeline: &config.pipeline,
+        };
+        let progress = StageProgress::new(&cx.console, &interrupt);
+        let report = Phases::new(&cx.console).run(stage, || corpus::run_one(&request, &progress))?;
+        let output = request.output.display();
+        cx.emit(&report, || format!("{}{}\n{output}\n", funnel(std::slice::from_ref(&report)), reasons(&report.reasons)))
+    }
+}
+
+fn funnel(reports: &[StageReport]) -> String {
+    let head = ["stage", "documents in", "kept", "bytes in", "kept", "seconds"].map(str::to_owned);
+    let rows = reports.iter().map(|r| {
+        [
+            r.stage.clone(),
+            r.documents_in.to_string(),
+            r.documents_kept.to_string(),
+            terminal::bytes(r.bytes_in),
+            terminal::bytes(r.bytes_kept),
+            format!("{:.1}", r.wall_seconds),
+        ]
+    });
+    terminal::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+}
+
+fn reasons(reasons: &BTreeMap<String, u64>) -> String {
+    let mut sorted: Vec<(&String, &u64)> = reasons.iter().collect();
+    sorted.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), *reason));
+    let rows: Vec<[String; 2]> = sorted.into_iter().map(|(reason, count)| [reason.clone(), count.to_string()]).collect();
+    if rows.is_empty() { String::new() } else { format!("\nrejected because\n{}", terminal::table(&rows)) }
+}
+
+impl Inspect {
+    fn run(self, cx: &Context) -> anyhow::Result<()> {
+        if !self.path.exists() {
+            user_bail!("{} does not exist", self.path.display());
+        }
+        let files = texts::files(std::slice::from_ref(&self.path))?;
+        let progress = cx.console.progress("inspect", None, "documents");
+        let (mut documents, mut bytes) = (0u64, 0u64);
+        let mut languages: BTreeMap<String, u64> = BTreeMap::new();
+        let mut shown = Vec::new();
+        for document in texts::documents(&files) {
+            let document = document?;
+            documents += 1;
+            bytes += document.text.len() as u64;
+            *languages.entry(document.lang().unwrap_or("unknown").to_owned()).or_default() += 1;
+            if shown.len() < SHOWN_DOCUMENTS {
+                let excerpt: String = document.text.chars().take(SHOWN_CHARS).collect();
+                shown.push(json!({ "id": document.id, "excerpt": excerpt, "meta": document.meta }));
+            }
+            progress.set(documents);
+        }
+        progress.finish();
+        let report = read_report(&self.path)?;
+        let rejected = report.as_ref().map(|r| &r.reasons);
+        let document = json!({
+            "path": self.path, "files": files.len(), "documents": documents, "bytes": bytes,
+            "languages": languages, "samples": shown, "report": report,
+        });
+        cx.emit(&document, || {
+            let mut text = format!(
+                "{} documents, {} of text in {} files\n\n{}",
+                terminal::count(documents),
+                terminal::bytes(bytes),
+                files.len(),
+                terminal::table(&languages.iter().map(|(l, n)| [l.clone(), n.to_string()]).collect::<Vec<_>>())
+            );
+            for sample in &shown {
+                let part = |key: &str| sample[key].as_str().unwrap_or_default().to_owned();
+                text.push_str(&format!("\n--- {}\n{}\n", part("id"), part("excerpt")));
+            }
+            text + &rejected.map(reasons).unwrap_or_default()
+        })
+    }
+}
+
+fn read_report(folder: &Path) -> anyhow::Result<Option<StageReport>> {
+    let path = folder.join("report.json");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let value: Value = serde_json::from_slice(&storage::read(&path)?)
+        .with_context(|| format!("{} is not JSON", path.display()))
+        .or_user()?;
+    // Another tool's report of the same name says nothing about a stage.
+    Ok(serde_json::from_value(value).ok())
+}

@@ -1,0 +1,113 @@
+//! Lines and paragraphs, by the three rules that datatrove's filters use.
+
+/// Duplicates among lines or paragraphs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Blocks {
+    /// Blocks in all.
+    pub count: usize,
+    /// Blocks that an earlier one equals.
+    pub duplicates: usize,
+    /// Characters of those duplicates.
+    pub duplicate_chars: usize,
+}
+
+impl Blocks {
+    /// Counts blocks that repeat an earlier one; the first occurrence is none.
+    pub fn count<'a>(blocks: impl Iterator<Item = &'a str>) -> Self {
+        let mut seen = std::collections::HashSet::with_hasher(xxhash_rust::xxh3::Xxh3DefaultBuilder);
+        let mut found = Self::default();
+        for block in blocks {
+            found.count += 1;
+            if !seen.insert(block) {
+                found.duplicates += 1;
+                found.duplicate_chars += block.chars().count();
+            }
+        }
+        found
+    }
+}
+
+/// Lines as Python's `str.splitlines`: ended by LF, CR, CRLF, VT, FF, FS, GS, RS, NEL, LS or PS; no empty line at the end.
+pub fn python_lines(text: &str) -> Vec<&str> {
+    let bytes = text.as_bytes();
+    let (mut lines, mut start, mut at) = (Vec::new(), 0, 0);
+    while at < bytes.len() {
+        let length = line_end_length(&bytes[at..]);
+        if length > 0 {
+            lines.push(&text[start..at]);
+            start = at + length;
+        }
+        at += length.max(1);
+    }
+    if start < text.len() {
+        lines.push(&text[start..]);
+    }
+    lines
+}
+
+/// Bytes of the line end that `bytes` begin with; 0 for none.
+fn line_end_length(bytes: &[u8]) -> usize {
+    match bytes {
+        [b'\r', b'\n', ..] => 2,
+        [0x0a..=0x0d | 0x1c..=0x1e, ..] => 1,
+        [0xc2, 0x85, ..] => 2,
+        [0xe2, 0x80, 0xa8 | 0xa9, ..] => 3,
+        _ => 0,
+    }
+}
+
+/// The text split at runs of one or more `\n`, as `re.split("\n+", text)`: a `\n` at either end leaves an empty block there.
+pub fn line_blocks(text: &str) -> impl Iterator<Item = &str> {
+    split_at_newlines(text, 1)
+}
+
+/// The trimmed text split at runs of two or more `\n`, as `re.split("\n{2,}", text.strip())`.
+pub fn paragraphs(text: &str) -> impl Iterator<Item = &str> {
+    split_at_newlines(text.trim(), 2)
+}
+
+fn split_at_newlines(text: &str, least: usize) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let current = rest?;
+        let bytes = current.as_bytes();
+        let mut from = 0;
+        while let Some(found) = bytes[from..].iter().position(|byte| *byte == b'\n') {
+            let start = from + found;
+            let run = bytes[start..].iter().take_while(|byte| **byte == b'\n').count();
+            if run >= least {
+                rest = Some(&current[start + run..]);
+                return Some(&current[..start]);
+            }
+            from = start + run;
+        }
+        rest = None;
+        Some(current)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_end_where_pythons_do() {
+        assert_eq!(python_lines("a\r\nb\rc\n\nd\u{2028}e\u{85}f\u{c}"), ["a", "b", "c", "", "d", "e", "f"]);
+        assert_eq!(python_lines(""), [""; 0]);
+        assert_eq!(python_lines("\n"), [""]);
+    }
+
+    #[test]
+    fn runs_of_newlines_split_once() {
+        let split = |text| line_blocks(text).collect::<Vec<_>>();
+        assert_eq!(split("\na\n\n\nb\n"), ["", "a", "b", ""]);
+        assert_eq!(split(""), [""]);
+        assert_eq!(paragraphs(" \na\nb\n\n\nc\n\n").collect::<Vec<_>>(), ["a\nb", "c"]);
+    }
+
+    #[test]
+    fn a_first_occurrence_is_no_duplicate() {
+        let found = Blocks::count(["ä", "b", "ä", "ä"].into_iter());
+        assert_eq!(found, Blocks { count: 4, duplicates: 2, duplicate_chars: 2 });
+    }
+}

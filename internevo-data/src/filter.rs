@@ -1,0 +1,259 @@
+//! What a filter is, how a crate offers one by name, and the chain that a stage runs.
+//!
+//! Not here: the filters themselves (`filters/`, `safety/`, `quality/`), what they look at (`features/`), the run over files
+//! (`stage/`).
+
+use std::{
+    borrow::Cow,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use internevo_core::plugin::{Descriptor, Entry, Origin, Plugin, PluginError, Registry, parse_config};
+use serde::Serialize;
+
+use crate::features::Features;
+
+/// What a filter says about a document.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// The document stays.
+    Keep,
+    /// The document goes.
+    Drop {
+        /// Which rule, in snake_case; reports count by it.
+        reason: Cow<'static, str>,
+        /// What the rule measured.
+        value: f64,
+    },
+}
+
+impl Verdict {
+    /// Drops for `reason` with what was measured.
+    pub fn drop(reason: impl Into<Cow<'static, str>>, value: f64) -> Self {
+        Self::Drop { reason: reason.into(), value }
+    }
+}
+
+/// Judges one document at a time. Called from many threads.
+pub trait Filter: Send + Sync {
+    /// The name it is registered under.
+    fn name(&self) -> &str;
+
+    /// Keep or drop. The same document and settings must always get the same verdict: resumed runs depend on it.
+    fn judge(&self, document: &Features<'_>) -> Verdict;
+
+    /// What the verdict depends on beyond the settings, for example the hash of a model's file. A finished stage is reused only
+    /// if this has not changed.
+    fn fingerprint(&self) -> String {
+        String::new()
+    }
+}
+
+/// What a filter is told when it is built.
+#[derive(Clone, Copy, Debug)]
+pub struct FilterContext<'a> {
+    /// Language of all documents where the user names one; otherwise each document's own `lang` counts.
+    pub lang: Option<&'a str>,
+    /// Folder of trained models, such as the quality classifier's.
+    pub artifacts: &'a Path,
+}
+
+/// A filter that can be named in `pipeline.clean`, `pipeline.safe` and `pipeline.quality`.
+pub trait FilterPlugin: Plugin {
+    /// Builds the filter from its settings.
+    ///
+    /// # Errors
+    /// [`PluginError::Build`] when a setting makes no sense or a model is missing.
+    fn build(config: Self::Config, cx: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError>;
+}
+
+/// A registered filter.
+pub struct FilterEntry {
+    descriptor: Descriptor,
+    build: fn(&toml::Table, &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError>,
+}
+
+impl FilterEntry {
+    /// The entry of plugin `P`; used by [`register_filter!`](crate::register_filter).
+    pub const fn of<P: FilterPlugin>(origin: Origin) -> Self {
+        Self { descriptor: Descriptor::of::<P>(Self::KIND, origin), build: build_erased::<P> }
+    }
+
+    /// Builds the filter from its table.
+    ///
+    /// # Errors
+    /// A table that does not fit, or what [`FilterPlugin::build`] refuses.
+    pub fn build(&self, table: &toml::Table, cx: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError> {
+        (self.build)(table, cx)
+    }
+}
+
+fn build_erased<P: FilterPlugin>(table: &toml::Table, cx: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError> {
+    P::build(parse_config::<P>(table)?, cx)
+}
+
+impl Entry for FilterEntry {
+    const KIND: &'static str = "filter";
+    fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+}
+
+/// Used by [`register_filter!`](crate::register_filter); not for direct use.
+#[doc(hidden)]
+pub use internevo_core::{origin as __origin, plugin::__inventory};
+
+__inventory::collect!(FilterEntry);
+
+/// Registers a [`FilterPlugin`].
+#[macro_export]
+macro_rules! register_filter {
+    ($plugin:ty) => {
+        $crate::filter::__inventory::submit! {
+            $crate::filter::FilterEntry::of::<$plugin>($crate::filter::__origin!())
+        }
+    };
+}
+
+/// One line of [`list`], with the columns of `internevo plugins --json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct FilterInfo {
+    /// `filter`.
+    pub kind: &'static str,
+    /// Name in a configuration.
+    pub name: &'static str,
+    /// Package that registers it.
+    #[serde(rename = "crate")]
+    pub crate_name: &'static str,
+    /// Version of the package.
+    pub version: &'static str,
+    /// Source file and line.
+    pub place: String,
+    /// Settings with their defaults.
+    pub default: toml::Table,
+    /// JSON schema of the settings.
+    pub schema: serde_json::Value,
+}
+
+/// All filters linked into this binary, by name.
+///
+/// # Errors
+/// When two filters share a name.
+pub fn list() -> Result<Vec<FilterInfo>, PluginError> {
+    let registry = Registry::<FilterEntry>::collect()?;
+    Ok(registry.iter().map(|entry| FilterInfo::of(entry.descriptor())).collect())
+}
+
+impl FilterInfo {
+    fn of(descriptor: &Descriptor) -> Self {
+        let origin = descriptor.origin;
+        Self {
+            kind: descriptor.kind,
+            name: descriptor.name,
+            crate_name: origin.crate_name,
+            version: origin.version,
+            place: format!("{}:{}", origin.file, origin.line),
+            default: descriptor.default_config(),
+            schema: descriptor.schema(),
+        }
+    }
+}
+
+/// Filters in order. The first that drops a document decides; later ones do not see it.
+pub struct FilterChain {
+    filters: Vec<Box<dyn Filter>>,
+}
+
+/// What a chain says about a document, and how long each filter took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judgement {
+    /// Index of the filter that dropped it, its reason and value; `None` when the document stays.
+    pub dropped: Option<(usize, Cow<'static, str>, f64)>,
+    /// Time in each filter that saw the document, in the order of the chain. What several filters share (words, n-grams) is
+    /// charged to the first that asks.
+    pub times: Vec<Duration>,
+}
+
+impl FilterChain {
+    /// Builds the named filters with their tables of `settings`.
+    ///
+    /// # Errors
+    /// An unknown name, a table that does not fit, a missing model.
+    pub fn build(names: &[String], settings: &toml::Table, cx: &FilterContext<'_>) -> Result<Self, PluginError> {
+        let registry = Registry::<FilterEntry>::collect()?;
+        let filters = names.iter().map(|name| {
+            let entry = registry.get(name)?;
+            match settings.get(name) {
+                None => entry.build(&toml::Table::new(), cx),
+                Some(toml::Value::Table(table)) => entry.build(table, cx),
+                Some(other) => Err(PluginError::Config {
+                    plugin: entry.descriptor().name,
+                    key: ".".into(),
+                    reason: format!("expected a table, found {}", other.type_str()),
+                }),
+            }
+        });
+        Ok(Self { filters: filters.collect::<Result<_, _>>()? })
+    }
+
+    /// A chain of filters that exist already.
+    pub fn of(filters: Vec<Box<dyn Filter>>) -> Self {
+        Self { filters }
+    }
+
+    /// Names in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.filters.iter().map(|filter| filter.name())
+    }
+
+    /// Fingerprints in order; see [`Filter::fingerprint`].
+    pub fn fingerprints(&self) -> Vec<String> {
+        self.filters.iter().map(|filter| filter.fingerprint()).collect()
+    }
+
+    /// Asks the filters in order until one drops the document.
+    pub fn judge(&self, document: &Features<'_>) -> Judgement {
+        let mut times = Vec::with_capacity(self.filters.len());
+        for (index, filter) in self.filters.iter().enumerate() {
+            let start = Instant::now();
+            let verdict = filter.judge(document);
+            times.push(start.elapsed());
+            if let Verdict::Drop { reason, value } = verdict {
+                return Judgement { dropped: Some((index, reason, value)), times };
+            }
+        }
+        Judgement { dropped: None, times }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Document;
+
+    fn chain(names: &[&str], settings: &str) -> Result<FilterChain, PluginError> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let settings = toml::from_str(settings).expect("TOML");
+        FilterChain::build(&names, &settings, &FilterContext { lang: None, artifacts: Path::new("none") })
+    }
+
+    #[test]
+    fn the_first_filter_that_drops_decides_and_later_ones_are_not_asked() {
+        let chain = chain(&["gopher_quality", "gopher_repetition"], "").expect("registered");
+        let document = Document::new("a", "too short");
+        let judgement = chain.judge(&Features::new(&document));
+        assert_eq!(judgement.dropped, Some((0, "gopher_short_document".into(), 2.0)));
+        assert_eq!(judgement.times.len(), 1);
+    }
+
+    #[test]
+    fn settings_reach_the_filter_and_wrong_keys_are_named() {
+        let kept = chain(&["gopher_quality"], "[gopher_quality]\nmin_words = 2\nmin_stop_words = 0").expect("settings");
+        assert_eq!(kept.judge(&Features::new(&Document::new("a", "rather short"))).dropped, None);
+        let message = chain(&["gopher_quality"], "[gopher_quality]\nmin_word = 2").err().expect("unknown key").to_string();
+        assert!(message.contains("gopher_quality") && message.contains("min_word"), "{message}");
+        let message = chain(&["gopher_qualty"], "").err().expect("unknown filter").to_string();
+        assert!(message.contains("did you mean `gopher_quality`?"), "{message}");
+    }
+}

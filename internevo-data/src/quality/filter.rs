@@ -1,0 +1,109 @@
+//! `quality_classifier`: the filter around a trained model.
+
+use internevo_core::plugin::{Plugin, PluginError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    MODEL_FILE, QualitySettings,
+    features::{PASSAGE_TOKENS, features, tokens},
+    is_prose,
+    model::{BITS, QualityModel},
+};
+use crate::{Features, Filter, FilterContext, FilterPlugin, Verdict, register_filter};
+
+/// Passages with fewer tokens give no stable score; they count only where they are the whole document's best evidence.
+const MIN_TOKENS: usize = 20;
+
+/// Settings of `quality_classifier`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct QualityClassifierConfig {
+    /// Drop documents whose mean score is below this. Scores are probabilities; an unremarkable text has more than 0.9.
+    pub threshold: f64,
+    /// How the model is trained when there is none yet.
+    pub train: QualitySettings,
+}
+
+impl Default for QualityClassifierConfig {
+    fn default() -> Self {
+        Self { threshold: 0.3, train: QualitySettings::default() }
+    }
+}
+
+/// The filter.
+pub struct QualityClassifier {
+    threshold: f64,
+    model: QualityModel,
+    fingerprint: String,
+}
+
+impl QualityClassifier {
+    /// A filter around a model that is already there.
+    pub fn new(model: QualityModel, threshold: f64) -> Self {
+        let fingerprint = model.fingerprint();
+        Self { threshold, model, fingerprint }
+    }
+
+    /// Mean score of the passages of `text`, weighted by their length; `None` where there is too little text to judge.
+    pub fn score(&self, text: &str) -> Option<f64> {
+        let all = tokens(text);
+        let (mut sum, mut weight) = (0.0f64, 0.0f64);
+        for passage in all.chunks(PASSAGE_TOKENS).filter(|passage| passage.len() >= MIN_TOKENS) {
+            let score = self.model.model.probability(&features(passage, self.model.settings.bits));
+            sum += f64::from(score) * passage.len() as f64;
+            weight += passage.len() as f64;
+        }
+        (weight > 0.0).then(|| sum / weight)
+    }
+}
+
+impl Plugin for QualityClassifier {
+    const NAME: &'static str = "quality_classifier";
+    const ABOUT: &'static str = "Drops prose that a linear n-gram classifier, trained on the corpus against noise, finds not fluent.";
+    type Config = QualityClassifierConfig;
+}
+
+impl FilterPlugin for QualityClassifier {
+    fn build(config: Self::Config, cx: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError> {
+        config.train.check().map_err(|reason| PluginError::Build { plugin: Self::NAME, reason })?;
+        let model = QualityModel::load(&cx.artifacts.join(MODEL_FILE))
+            .map_err(|e| PluginError::Build { plugin: Self::NAME, reason: e.to_string() })?;
+        Ok(Box::new(Self::new(model, config.threshold)))
+    }
+}
+
+register_filter!(QualityClassifier);
+
+impl Filter for QualityClassifier {
+    fn name(&self) -> &str {
+        Self::NAME
+    }
+
+    fn judge(&self, document: &Features<'_>) -> Verdict {
+        if !self.model.report.trained || !is_prose(document.document()) {
+            return Verdict::Keep;
+        }
+        match self.score(document.text()) {
+            Some(score) if score < self.threshold => Verdict::drop("low_quality", score),
+            _ => Verdict::Keep,
+        }
+    }
+
+    fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+}
+
+impl QualitySettings {
+    /// What is wrong with the settings, if anything.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if !BITS.contains(&self.bits) {
+            return Err(format!("`train.bits` is {}, expected {} to {}", self.bits, BITS.start(), BITS.end()));
+        }
+        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
+            return Err(format!("`train.learning_rate` is {}, expected a positive number", self.learning_rate));
+        }
+        Ok(())
+    }
+}

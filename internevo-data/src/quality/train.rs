@@ -1,0 +1,260 @@
+//! Training the classifier on a corpus: choosing examples, fitting, measuring on documents it has not seen.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use internevo_core::{rng::CounterRng, storage};
+use rayon::prelude::*;
+
+use super::{
+    QualityReport, QualitySettings, is_prose,
+    corrupt::Corruption,
+    features::{PASSAGE_TOKENS, Token, features, tokens},
+    model::{Example, LinearModel, QualityModel},
+};
+use crate::{
+    DataError,
+    corpus::{Part, Split, kind_of},
+    document::{Document, default_id},
+    format::{LineReader, RawLine},
+    stage::Progress,
+};
+
+/// Passages taken from one document at most, evenly spaced: a long book must not decide what good text is.
+const PASSAGES_PER_DOCUMENT: usize = 16;
+/// Shorter passages are no examples.
+const MIN_PASSAGE_TOKENS: usize = 40;
+/// With fewer good passages than this the classifier stays untrained and keeps everything.
+const MIN_PASSAGES: usize = 60;
+
+/// Share of the packages that measure the model instead of training it.
+const HELD_OUT: f64 = 0.15;
+
+/// A good passage and where it came from.
+struct Passage {
+    text: String,
+    package: String,
+    /// Fixed pseudo-random order among all passages, from the document's id and the passage's place.
+    order: u64,
+}
+
+/// A labelled example with its kind: `None` for a real passage.
+struct Labelled {
+    example: Example,
+    kind: Option<Corruption>,
+}
+
+/// Trains on `files` (JSONL, or one document each). Depends on the documents and `settings` only, not on the number of threads or on how the
+/// documents are spread over files.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn fit(files: &[PathBuf], settings: &QualitySettings, progress: &dyn Progress) -> Result<QualityModel, DataError> {
+    let (passages, documents) = good_passages(files, settings)?;
+    let split = Split::new(passages.iter().map(|p| p.package.as_str()), HELD_OUT);
+    let (train, held_out): (Vec<&Passage>, Vec<&Passage>) =
+        passages.iter().partition(|passage| split.of(&passage.package) == Part::Train);
+    let mut report = QualityReport { documents, passages: passages.len() as u64, ..QualityReport::default() };
+    if train.len() < MIN_PASSAGES || held_out.is_empty() {
+        progress.message(&format!(
+            "quality: {} good passages are too few to train a classifier; every document stays",
+            passages.len()
+        ));
+        let model = LinearModel::fit(&[], settings.bits, 0, 0.0, settings.seed);
+        return Ok(QualityModel { model, settings: settings.clone(), report });
+    }
+    let examples: Vec<Example> = label(&train, settings).into_iter().map(|labelled| labelled.example).collect();
+    let model = LinearModel::fit(&examples, settings.bits, settings.epochs, settings.learning_rate, settings.seed);
+    measure(&model, &label(&held_out, settings), &mut report);
+    report.trained = true;
+    report.held_out = held_out.len() as u64;
+    progress.message(&format!(
+        "quality: classifier trained on {} passages; on {} held-out ones accuracy {:.3}, AUC {:.4}",
+        train.len(),
+        held_out.len(),
+        report.accuracy,
+        report.auc
+    ));
+    Ok(QualityModel { model, settings: settings.clone(), report })
+}
+
+/// The good passages of all prose documents, capped to those that come first in the fixed order, and the number of documents
+/// they come from.
+fn good_passages(files: &[PathBuf], settings: &QualitySettings) -> Result<(Vec<Passage>, u64), DataError> {
+    let mut passages = Vec::new();
+    let mut documents = 0;
+    for file in files {
+        let mut take = |document: Document| {
+            let before = passages.len();
+            if is_prose(&document) {
+                push_passages(&document, &mut passages);
+            }
+            documents += u64::from(passages.len() > before);
+            if passages.len() >= 2 * settings.max_passages {
+                keep_first(&mut passages, settings.max_passages);
+            }
+        };
+        match kind_of(&file.to_string_lossy()) {
+            Some(kind) => whole_file(file, kind.name)?.map(&mut take).unwrap_or_default(),
+            None => for_lines(file, &mut take)?,
+        }
+    }
+    keep_first(&mut passages, settings.max_passages);
+    Ok((passages, documents))
+}
+
+/// A file that is one document; `None` if it is not UTF-8, which the stage itself will reject.
+fn whole_file(path: &Path, kind: &str) -> Result<Option<Document>, DataError> {
+    let text = String::from_utf8(storage::read(path)?).ok();
+    Ok(text.map(|text| {
+        let mut document = Document::new(path.to_string_lossy(), text);
+        document.meta.insert("type".into(), kind.into());
+        document
+    }))
+}
+
+/// The documents of a JSONL file. Broken lines are passed over: the stage itself will reject them.
+fn for_lines(path: &Path, take: &mut impl FnMut(Document)) -> Result<(), DataError> {
+    let mut reader = LineReader::open(path)?;
+    let mut line = Vec::new();
+    while reader.next_line(&mut line)? != RawLine::End {
+        if let Ok(document) = Document::from_line(&line, || default_id(path, reader.line())) {
+            take(document);
+        }
+    }
+    Ok(())
+}
+
+fn keep_first(passages: &mut Vec<Passage>, limit: usize) {
+    passages.sort_by(|a, b| (a.order, &a.text).cmp(&(b.order, &b.text)));
+    passages.truncate(limit);
+}
+
+fn push_passages(document: &Document, passages: &mut Vec<Passage>) {
+    let all = tokens(&document.text);
+    let pieces: Vec<&[Token<'_>]> = all.chunks(PASSAGE_TOKENS).filter(|piece| is_good(piece)).collect();
+    let step = pieces.len().div_ceil(PASSAGES_PER_DOCUMENT).max(1);
+    let package = document.field("package").unwrap_or(&document.id);
+    for (place, piece) in pieces.into_iter().enumerate().step_by(step) {
+        passages.push(Passage {
+            text: super::corrupt::join(piece.iter().copied()),
+            package: package.to_owned(),
+            order: xxhash_rust::xxh3::xxh3_64_with_seed(document.id.as_bytes(), place as u64),
+        });
+    }
+}
+
+/// The rule that seeds the good class: words of ordinary length, not repeating themselves (Gopher's rules on the scale of a
+/// passage, without its English stop words, so that every language is represented). It is loose on purpose: documentation has
+/// lists, links and examples between its sentences, and a good class of sentences only would condemn them.
+fn is_good(passage: &[Token<'_>]) -> bool {
+    if passage.len() < MIN_PASSAGE_TOKENS {
+        return false;
+    }
+    let (mut words, mut letters, mut alphabetic) = (0usize, 0usize, 0usize);
+    let mut distinct = std::collections::BTreeSet::new();
+    for token in passage {
+        let (is_word, length, has_letter) = match token {
+            Token::Word(word) => (true, word.chars().count(), word.chars().any(char::is_alphabetic)),
+            Token::Mark(mark) => (mark.is_alphabetic(), 1, mark.is_alphabetic()),
+        };
+        if is_word {
+            words += 1;
+            letters += length;
+            alphabetic += usize::from(has_letter);
+            distinct.insert(match token {
+                Token::Word(word) => word.to_lowercase(),
+                Token::Mark(mark) => mark.to_string(),
+            });
+        }
+    }
+    let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
+    share(words, passage.len()) >= 0.45
+        && share(alphabetic, words) >= 0.7
+        && (1.0..=10.0).contains(&share(letters, words))
+        && share(distinct.len(), words) >= 0.2
+}
+
+/// Each passage, and one corrupted twin whose kind and randomness follow from its place in the fixed order.
+fn label(passages: &[&Passage], settings: &QualitySettings) -> Vec<Labelled> {
+    let twins = |passage: &&Passage| {
+        let pieces = tokens(&passage.text);
+        let kind = Corruption::ALL[CounterRng::new(settings.seed, "kind").below(passage.order, 4) as usize];
+        let bad = kind.apply(&pieces, settings.seed ^ passage.order);
+        let good = Example { features: features(&pieces, settings.bits), good: true };
+        let bad = Example { features: features(&tokens(&bad), settings.bits), good: false };
+        [Labelled { example: good, kind: None }, Labelled { example: bad, kind: Some(kind) }]
+    };
+    passages.par_iter().map(twins).collect::<Vec<_>>().into_iter().flatten().collect()
+}
+
+fn measure(model: &LinearModel, examples: &[Labelled], report: &mut QualityReport) {
+    let scores: Vec<(f32, bool)> =
+        examples.par_iter().map(|l| (model.probability(&l.example.features), l.example.good)).collect();
+    let right = scores.iter().filter(|(score, good)| (*score >= 0.5) == *good).count();
+    report.accuracy = right as f64 / scores.len() as f64;
+    report.auc = auc(&scores);
+    let mut kinds: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for (labelled, (score, good)) in examples.iter().zip(&scores) {
+        let name = match labelled.kind {
+            None => "real".to_owned(),
+            Some(kind) => kind.name().to_owned(),
+        };
+        let counts = kinds.entry(name).or_default();
+        counts.0 += usize::from((*score >= 0.5) == *good);
+        counts.1 += 1;
+    }
+    report.accuracy_by_kind = kinds.into_iter().map(|(kind, (right, all))| (kind, right as f64 / all as f64)).collect();
+}
+
+/// Probability that a random good example scores higher than a random bad one (Mann-Whitney; ties count half).
+fn auc(scores: &[(f32, bool)]) -> f64 {
+    let mut sorted: Vec<&(f32, bool)> = scores.iter().collect();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut bad_below, mut wins) = (0.0f64, 0.0f64);
+    for group in sorted.chunk_by(|a, b| a.0 == b.0) {
+        let good = group.iter().filter(|s| s.1).count() as f64;
+        let bad = group.len() as f64 - good;
+        wins += good * (bad_below + bad / 2.0);
+        bad_below += bad;
+    }
+    let good = scores.len() as f64 - bad_below;
+    if good * bad_below > 0.0 { wins / (good * bad_below) } else { f64::NAN }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn auc_agrees_with_counting_all_pairs(raw in proptest::collection::vec((0u8..6, any::<bool>()), 2..40)) {
+            let scores: Vec<(f32, bool)> = raw.into_iter().map(|(s, g)| (f32::from(s), g)).collect();
+            let (mut wins, mut pairs) = (0.0, 0.0);
+            for (a, _) in scores.iter().filter(|s| s.1) {
+                for (b, _) in scores.iter().filter(|s| !s.1) {
+                    wins += if a > b { 1.0 } else if a == b { 0.5 } else { 0.0 };
+                    pairs += 1.0;
+                }
+            }
+            let expected: f64 = wins / pairs;
+            let found = auc(&scores);
+            prop_assert!(found.is_nan() && expected.is_nan() || (found - expected).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn a_table_is_no_good_passage_and_prose_in_any_language_is() {
+        let good = |text: &str| is_good(&tokens(&text.repeat(3)));
+        let english = "The compiler checks that every reference is valid for as long as it is used, and it rejects programs \
+                       in which a value could be freed while something still points at it; ";
+        assert!(good(english));
+        assert!(good("编译器会检查每个引用在使用期间是否有效，如果某个值可能在仍被指向时被释放，则拒绝该程序。这是所有权规则的一部分"));
+        assert!(!good("| 12 | 0x3f | -- | 99.5 | 17 | 0x00 | ++ | 3 |\n| 1 | 0x3e | -- | 91.5 | 18 | 0x01 | ++ | 4 |\n"));
+        assert!(!good(&"Home | About | ".repeat(20)));
+    }
+}

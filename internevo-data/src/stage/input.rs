@@ -1,0 +1,91 @@
+//! The files that a stage reads.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::UNIX_EPOCH,
+};
+
+use internevo_core::storage::StorageError;
+
+use crate::{DataError, corpus::kind_of};
+
+/// A file of documents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its path below the input, `/`-separated: the id of the document where the file is one document.
+    pub name: String,
+    /// Size as stored.
+    pub bytes: u64,
+    /// Time of its last change, nanoseconds since 1970.
+    pub modified: u128,
+}
+
+impl InputFile {
+    /// Does the file hold one document a line?
+    pub fn is_jsonl(&self) -> bool {
+        let packed = self.name.strip_suffix(".gz").or_else(|| self.name.strip_suffix(".zst"));
+        let name = packed.unwrap_or(&self.name);
+        // `.json.gz` is how C4 names its JSON lines; a bare `.json` is more often one object over many lines.
+        name.ends_with(".jsonl") || name.ends_with(".ndjson") || (packed.is_some() && name.ends_with(".json"))
+    }
+}
+
+/// The files of `input` that hold documents: the file itself, or all below the folder, sorted by path. A stage's output folder
+/// stands for its `kept/`. Hidden files, files of other kinds and everything in `output` are left out.
+///
+/// # Errors
+/// [`DataError::EmptyInput`] when there are none or all are empty; a folder that cannot be listed.
+pub fn find_inputs(input: &Path, output: &Path) -> Result<Vec<InputFile>, DataError> {
+    let mut found = Vec::new();
+    let metadata = fs::metadata(input).map_err(StorageError::at("read the input", input))?;
+    if metadata.is_file() {
+        let name = input.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        found.push(input_file(input.to_owned(), name, &metadata));
+    } else {
+        let kept = input.join("kept");
+        let root = if input.join(super::REPORT).is_file() && kept.is_dir() { kept } else { input.to_owned() };
+        walk(&root, "", output, &mut found)?;
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    if found.iter().all(|file| file.bytes == 0) {
+        return Err(DataError::EmptyInput { path: input.to_owned() });
+    }
+    Ok(found)
+}
+
+fn walk(folder: &Path, prefix: &str, output: &Path, found: &mut Vec<InputFile>) -> Result<(), DataError> {
+    for entry in fs::read_dir(folder).map_err(StorageError::at("list", folder))? {
+        let path = entry.map_err(StorageError::at("list", folder))?.path();
+        let name = format!("{prefix}{}", path.file_name().unwrap_or_default().to_string_lossy());
+        if name[prefix.len()..].starts_with('.') || path == output {
+            continue;
+        }
+        let metadata = fs::metadata(&path).map_err(StorageError::at("read", &path))?;
+        if metadata.is_dir() {
+            walk(&path, &format!("{name}/"), output, found)?;
+        } else if metadata.is_file() {
+            let file = input_file(path, name, &metadata);
+            if file.is_jsonl() || kind_of(&file.name).is_some() {
+                found.push(file);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn input_file(path: PathBuf, name: String, metadata: &fs::Metadata) -> InputFile {
+    let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    InputFile { path, name, bytes: metadata.len(), modified: modified.map_or(0, |since| since.as_nanos()) }
+}
+
+/// Names, sizes and times of the inputs: part of a request's hash.
+pub fn inputs_fingerprint(inputs: &[InputFile]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for file in inputs {
+        hasher.update(format!("{}\0{}\0{}\n", file.name, file.bytes, file.modified).as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}

@@ -1,0 +1,33 @@
+//! A stage of the pipeline: documents in, documents out, and for every document that does not come out the reason.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `request.rs` | what is asked for: [`StageRequest`], the stages by name |
+//! | `run.rs` | the run itself: [`run_stage`] |
+//! | `input.rs`, `reader.rs` | the files of an input, and their lines in chunks |
+//! | `output.rs` | one chunk's lines and counts on their way out: [`ChunkOutput`], [`Rejection`] |
+//! | `writer.rs` | the output folder: [`StageWriter`], and what makes it resumable |
+//! | `report.rs` | [`StageReport`], the content of `report.json` |
+//! | `usage.rs` | CPU seconds and memory of this process |
+
+mod input;
+mod output;
+mod progress;
+mod reader;
+mod report;
+mod request;
+mod run;
+#[cfg(test)]
+mod tests;
+mod usage;
+mod writer;
+
+pub use self::{
+    input::{InputFile, find_inputs, inputs_fingerprint},
+    output::{ChunkOutput, Rejection},
+    progress::Progress,
+    report::{Example, FilterTotal, StageReport},
+    request::{STAGES, StageRequest},
+    run::run_stage,
+    writer::{REPORT, StageWriter, finished},
+};

@@ -1,0 +1,135 @@
+//! Input in chunks of bounded size, each from one output part, with the place that follows it.
+
+use std::ops::Range;
+
+use internevo_core::storage::{self, StorageError};
+
+use super::{input::InputFile, writer::Position};
+use crate::{
+    document::LineFault,
+    format::{LineReader, RawLine},
+};
+
+/// Files that are one document each share an output part up to this size, stored bytes.
+const PART_BYTES: u64 = 64 << 20;
+
+/// A line, or a file that is one document.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    /// Index of its file.
+    pub file: usize,
+    /// Its line; 0 for a whole file.
+    pub line: u64,
+    /// The archive is damaged here.
+    pub fault: Option<LineFault>,
+    bytes: Range<usize>,
+}
+
+/// Some consecutive items of one part.
+#[derive(Debug, Default)]
+pub(super) struct Chunk {
+    /// The output part.
+    pub part: usize,
+    /// The items in order.
+    pub items: Vec<Item>,
+    /// Where the next chunk begins.
+    pub next: Position,
+    /// Stored bytes that were read for this chunk.
+    pub stored: u64,
+    text: Vec<u8>,
+}
+
+impl Chunk {
+    /// The bytes of an item of this chunk.
+    pub fn bytes(&self, item: &Item) -> &[u8] {
+        &self.text[item.bytes.clone()]
+    }
+
+    fn push(&mut self, file: usize, line: u64, bytes: &[u8], fault: Option<LineFault>) {
+        let start = self.text.len();
+        self.text.extend_from_slice(bytes);
+        self.items.push(Item { file, line, fault, bytes: start..self.text.len() });
+    }
+}
+
+/// Reads chunks one after the other.
+pub(super) struct ChunkReader<'a> {
+    inputs: &'a [InputFile],
+    parts: Vec<usize>,
+    position: Position,
+    open: Option<LineReader>,
+    /// Stored bytes of the current file that are in a chunk already.
+    stored: u64,
+    chunk_bytes: usize,
+}
+
+impl<'a> ChunkReader<'a> {
+    /// Begins at `position`. Chunks end after the item that reaches `chunk_bytes`.
+    pub fn new(inputs: &'a [InputFile], position: Position, chunk_bytes: usize) -> Self {
+        Self { inputs, parts: parts_of(inputs), position, open: None, stored: 0, chunk_bytes }
+    }
+
+    /// The next chunk; `None` at the end. A chunk may be empty where a file is.
+    pub fn next_chunk(&mut self) -> Result<Option<Chunk>, StorageError> {
+        let Some(&part) = self.parts.get(self.position.file) else { return Ok(None) };
+        let mut chunk = Chunk { part, ..Chunk::default() };
+        while self.parts.get(self.position.file) == Some(&part) && chunk.text.len() < self.chunk_bytes {
+            let file = &self.inputs[self.position.file];
+            if file.is_jsonl() {
+                self.read_lines(&mut chunk)?;
+            } else {
+                chunk.push(self.position.file, 0, &storage::read(&file.path)?, None);
+                chunk.stored += file.bytes;
+                self.position = Position { file: self.position.file + 1, ..Position::default() };
+            }
+        }
+        chunk.next = self.position;
+        Ok(Some(chunk))
+    }
+
+    fn read_lines(&mut self, chunk: &mut Chunk) -> Result<(), StorageError> {
+        let index = self.position.file;
+        let mut reader = match self.open.take() {
+            Some(reader) => reader,
+            None => {
+                let mut reader = LineReader::open(&self.inputs[index].path)?;
+                reader.skip_to(self.position.offset, self.position.line)?;
+                reader
+            }
+        };
+        let mut line = Vec::new();
+        while chunk.text.len() < self.chunk_bytes {
+            match reader.next_line(&mut line)? {
+                RawLine::Line => chunk.push(index, reader.line(), &line, None),
+                RawLine::Damaged(fault) => chunk.push(index, reader.line(), &line, Some(fault)),
+                RawLine::End => {
+                    chunk.stored += self.inputs[index].bytes.saturating_sub(self.stored);
+                    self.stored = 0;
+                    self.position = Position { file: index + 1, ..Position::default() };
+                    return Ok(());
+                }
+            }
+        }
+        self.position = Position { file: index, line: reader.line(), offset: reader.offset() };
+        let stored = reader.stored_offset();
+        chunk.stored += stored - self.stored;
+        self.stored = stored;
+        self.open = Some(reader);
+        Ok(())
+    }
+}
+
+/// The output part of each input: one per JSONL file, one for each group of neighbouring files that are one document each.
+fn parts_of(inputs: &[InputFile]) -> Vec<usize> {
+    let (mut part, mut group_bytes) = (0, None::<u64>);
+    let mut parts = Vec::with_capacity(inputs.len());
+    for (at, file) in inputs.iter().enumerate() {
+        let joins = !file.is_jsonl() && group_bytes.is_some_and(|bytes| bytes + file.bytes <= PART_BYTES);
+        if at > 0 && !joins {
+            part += 1;
+        }
+        group_bytes = (!file.is_jsonl()).then(|| file.bytes + if joins { group_bytes.unwrap_or(0) } else { 0 });
+        parts.push(part);
+    }
+    parts
+}

@@ -1,0 +1,111 @@
+//! What a stage counted: the content of `report.json`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Example rejections kept per reason.
+const EXAMPLES: usize = 5;
+
+/// A finished stage. Bytes are UTF-8 bytes of text (of the line, where a line is no document).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageReport {
+    /// Name of the stage.
+    pub stage: String,
+    /// Documents read, broken lines included.
+    pub documents_in: u64,
+    /// Documents in `kept/`.
+    pub documents_kept: u64,
+    /// Bytes of all documents read.
+    pub bytes_in: u64,
+    /// Bytes of the documents in `kept/`, as they came in.
+    pub bytes_kept: u64,
+    /// Rejected documents by reason.
+    pub reasons: BTreeMap<String, u64>,
+    /// CPU time of the process during the stage, seconds.
+    pub cpu_seconds: f64,
+    /// Time from start to end, seconds; interrupted attempts included.
+    pub wall_seconds: f64,
+    /// Largest resident memory of the process so far, bytes; 0 where the system does not tell.
+    pub peak_rss_bytes: u64,
+    /// Hash of what was asked for: stage, settings, inputs. A request with the same hash reuses the folder.
+    pub request: String,
+    /// Each filter's share, in the order of the chain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub per_filter: Vec<FilterTotal>,
+    /// The first rejections of each reason.
+    #[serde(default)]
+    pub examples: BTreeMap<String, Vec<Example>>,
+    /// Size of each file of `kept/`, bytes: a folder whose files have other sizes is not reused.
+    #[serde(default)]
+    pub kept_files: Vec<u64>,
+    /// Was a finished folder reused? Not stored.
+    #[serde(skip)]
+    pub reused: bool,
+}
+
+/// What one filter did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FilterTotal {
+    /// Its name.
+    pub filter: String,
+    /// Documents it saw.
+    pub documents: u64,
+    /// Documents it dropped.
+    pub dropped: u64,
+    /// Time in it, seconds over all threads; work that filters share is charged to the first that asks.
+    pub seconds: f64,
+}
+
+/// A rejected document, for a reader of the report.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Example {
+    /// Its id; empty when a line has none.
+    pub id: String,
+    /// `file:line`.
+    pub place: String,
+    /// What the rule measured.
+    pub value: f64,
+    /// The beginning of its text.
+    pub excerpt: String,
+}
+
+impl StageReport {
+    /// Nothing counted yet.
+    pub fn new(stage: &str, request: &str) -> Self {
+        Self { stage: stage.to_owned(), request: request.to_owned(), ..Self::default() }
+    }
+
+    /// Adds another part's counts. Order matters for the examples only: the earlier ones stay.
+    pub fn add(&mut self, other: &Self) {
+        self.documents_in += other.documents_in;
+        self.documents_kept += other.documents_kept;
+        self.bytes_in += other.bytes_in;
+        self.bytes_kept += other.bytes_kept;
+        for (reason, count) in &other.reasons {
+            *self.reasons.entry(reason.clone()).or_default() += count;
+        }
+        for total in &other.per_filter {
+            match self.per_filter.iter_mut().find(|own| own.filter == total.filter) {
+                None => self.per_filter.push(total.clone()),
+                Some(own) => {
+                    own.documents += total.documents;
+                    own.dropped += total.dropped;
+                    own.seconds += total.seconds;
+                }
+            }
+        }
+        for (reason, examples) in &other.examples {
+            let own = self.examples.entry(reason.clone()).or_default();
+            own.extend(examples.iter().take(EXAMPLES - own.len()).cloned());
+        }
+    }
+
+    /// Remembers a rejection if its reason has room for another example.
+    pub(super) fn add_example(&mut self, reason: &str, example: impl FnOnce() -> Example) {
+        let own = self.examples.entry(reason.to_owned()).or_default();
+        if own.len() < EXAMPLES {
+            own.push(example());
+        }
+    }
+}

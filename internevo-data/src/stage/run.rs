@@ -1,0 +1,268 @@
+//! The run of a stage over its input: chunk by chunk, the documents of a chunk in parallel, the output in the input's order.
+
+use std::{collections::HashSet, path::Path, time::Duration};
+
+use rayon::prelude::*;
+
+use super::{
+    input::{InputFile, find_inputs},
+    output::{ChunkOutput, Rejection},
+    progress::Progress,
+    reader::{Chunk, ChunkReader, Item},
+    report::StageReport,
+    request::{Plan, StageRequest},
+    writer::{StageWriter, finished, write_report},
+};
+use crate::{
+    DataError,
+    document::{Document, LineFault, default_id},
+    features::Features,
+    filter::FilterChain,
+    format,
+};
+
+/// How large the steps of a run are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Steps {
+    /// Bytes of input per chunk.
+    pub chunk_bytes: usize,
+    /// Bytes of input between two records of progress. Each costs two syncs of the disk.
+    pub checkpoint_bytes: usize,
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self { chunk_bytes: 4 << 20, checkpoint_bytes: 64 << 20 }
+    }
+}
+
+/// Documents per task of the thread pool.
+const TASK_ITEMS: usize = 8;
+
+/// Filter name in the rejections of lines that are no documents.
+const READER: &str = "reader";
+
+/// Runs a stage, or continues a killed run of the same request, or reuses its finished output.
+///
+/// The files of the output are the same bytes for any number of threads and any number of interruptions. A broken line does not
+/// stop the run: it goes to `rejected/`.
+///
+/// # Errors
+/// An unknown stage or filter, settings that do not fit, an input without documents, a file that cannot be read or written (a full
+/// disk among them), or the caller's wish to stop. After the last two the same request continues where this one stopped.
+pub fn run_stage(request: &StageRequest<'_>, progress: &dyn Progress) -> Result<StageReport, DataError> {
+    run_in_steps(request, progress, Steps::default())
+}
+
+pub(super) fn run_in_steps(
+    request: &StageRequest<'_>,
+    progress: &dyn Progress,
+    steps: Steps,
+) -> Result<StageReport, DataError> {
+    let plan = request.plan()?;
+    let inputs = find_inputs(&request.input, &request.output)?;
+    let hash = request.hash(&plan, &inputs);
+    if let Some(report) = finished(&request.output, &hash) {
+        progress.message(&format!("{}: reusing {}", request.stage, request.output.display()));
+        return Ok(report);
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(request.threads).build();
+    let pool = pool.map_err(|e| DataError::Threads { threads: request.threads, reason: e.to_string() })?;
+    progress.start(request.stage, inputs.iter().map(|file| file.bytes).sum());
+    let report = pool.install(|| match &plan {
+        Plan::Dedup => deduplicate(request, &inputs, &hash, progress),
+        Plan::Format | Plan::Filter(_) => Run::new(request, &plan, &inputs).all(&hash, progress, steps),
+    })?;
+    progress.finish();
+    Ok(report)
+}
+
+fn deduplicate(
+    request: &StageRequest<'_>,
+    inputs: &[InputFile],
+    hash: &str,
+    progress: &dyn Progress,
+) -> Result<StageReport, DataError> {
+    let mut report = crate::dedup::run(inputs, &request.output, &request.pipeline.dedup, progress)?;
+    if report.documents_in == 0 {
+        return Err(DataError::EmptyInput { path: request.input.clone() });
+    }
+    report.request = hash.to_owned();
+    write_report(&request.output, &report)?;
+    Ok(report)
+}
+
+/// A stage that treats every document by itself.
+struct Run<'a> {
+    request: &'a StageRequest<'a>,
+    plan: &'a Plan,
+    inputs: &'a [InputFile],
+}
+
+impl<'a> Run<'a> {
+    fn new(request: &'a StageRequest<'a>, plan: &'a Plan, inputs: &'a [InputFile]) -> Self {
+        Self { request, plan, inputs }
+    }
+
+    fn all(&self, hash: &str, progress: &dyn Progress, steps: Steps) -> Result<StageReport, DataError> {
+        let (mut writer, position) = StageWriter::resume(&self.request.output, self.request.stage, hash)?;
+        if position != Default::default() {
+            let name = &self.inputs[position.file.min(self.inputs.len() - 1)].name;
+            progress.message(&format!("{}: continuing at {name}:{}", self.request.stage, position.line + 1));
+            progress.advance(self.inputs[..position.file].iter().map(|file| file.bytes).sum(), 0, 0);
+        }
+        let mut reader = ChunkReader::new(self.inputs, position, steps.chunk_bytes);
+        let mut warned = HashSet::new();
+        let mut since_checkpoint = 0;
+        let mut next = reader.next_chunk()?;
+        while let Some(chunk) = next {
+            // One thread reads ahead while the others work.
+            let (output, ahead) = rayon::join(|| self.chunk(&chunk), || reader.next_chunk());
+            writer.begin_part(chunk.part)?;
+            writer.append(&output.lines)?;
+            self.warn(&output.faults, &mut warned, progress);
+            let (documents, kept) = output.lines.documents();
+            progress.advance(chunk.stored, documents, kept);
+            since_checkpoint += chunk.items.iter().map(|item| chunk.bytes(item).len()).sum::<usize>();
+            let cancelled = progress.cancelled();
+            if cancelled || since_checkpoint >= steps.checkpoint_bytes {
+                writer.checkpoint(chunk.next)?;
+                since_checkpoint = 0;
+            }
+            if cancelled {
+                return Err(DataError::Interrupted { stage: self.request.stage.to_owned() });
+            }
+            next = ahead?;
+        }
+        if writer.documents_in() == 0 {
+            return Err(DataError::EmptyInput { path: self.request.input.clone() });
+        }
+        writer.finish()
+    }
+
+    /// Judges the documents of a chunk.
+    fn chunk(&self, chunk: &Chunk) -> Judged {
+        let judge = |items: &[Item]| {
+            let mut judged = Judged::default();
+            items.iter().for_each(|item| self.item(item, chunk.bytes(item), &mut judged));
+            judged
+        };
+        let tasks: Vec<Judged> = chunk.items.par_chunks(TASK_ITEMS).map(judge).collect();
+        let mut all = Judged::default();
+        for task in tasks {
+            all.lines.append(&task.lines);
+            all.faults.extend(task.faults);
+        }
+        all
+    }
+
+    fn item(&self, item: &Item, bytes: &[u8], judged: &mut Judged) {
+        let file = &self.inputs[item.file];
+        let mut line = (item.line > 0).then_some(bytes);
+        let document = match &item.fault {
+            Some(fault) => Err(fault.clone()),
+            None if item.line == 0 => whole_file(&file.name, bytes),
+            None => Document::from_line(bytes, || {
+                line = None;
+                default_id(Path::new(&file.name), item.line)
+            }),
+        };
+        let place = format!("{}:{}", file.name, item.line.max(1));
+        match document {
+            Err(fault) => {
+                judged.reject_broken(bytes, &place, &fault);
+                judged.faults.push((item.file, item.line.max(1), fault));
+            }
+            Ok(document) => match self.plan {
+                Plan::Format => self.format(document, &file.name, &place, &mut judged.lines),
+                Plan::Filter(chain) => filter(chain, &document, line, &place, &mut judged.lines),
+                Plan::Dedup => unreachable!("deduplication does not come here"),
+            },
+        }
+    }
+
+    fn format(&self, mut document: Document, source: &str, place: &str, lines: &mut ChunkOutput) {
+        let original = document.text.len();
+        format::convert(&mut document, self.request.lang, source);
+        if document.text.trim().is_empty() {
+            lines.reject(&Rejection::of(&document, place, "format", "no_text", original as f64));
+            return;
+        }
+        keep(&document, None, lines);
+    }
+
+    /// One warning per file; the other lines are in `rejected/` and counted.
+    fn warn(&self, faults: &[(usize, u64, LineFault)], warned: &mut HashSet<usize>, progress: &dyn Progress) {
+        for (file, line, fault) in faults {
+            if warned.insert(*file) {
+                let path = self.inputs[*file].path.display();
+                let text = format!("{path}:{line}: {fault}; such lines go to rejected/ and the run goes on");
+                tracing::warn!("{text}");
+                progress.message(&text);
+            }
+        }
+    }
+}
+
+/// What came of some items.
+#[derive(Default)]
+struct Judged {
+    lines: ChunkOutput,
+    faults: Vec<(usize, u64, LineFault)>,
+}
+
+impl Judged {
+    fn reject_broken(&mut self, bytes: &[u8], place: &str, fault: &LineFault) {
+        let (text, meta) = (escaped(bytes), serde_json::Map::new());
+        let reason = fault.reason;
+        let detail = &fault.detail;
+        self.lines.reject(&Rejection { id: "", reason, value: 0.0, filter: READER, place, detail, text: &text, meta: &meta });
+    }
+}
+
+/// `line` is the document as it came, where it came as a line with an id.
+fn filter(chain: &FilterChain, document: &Document, line: Option<&[u8]>, place: &str, lines: &mut ChunkOutput) {
+    let judgement = chain.judge(&Features::new(document));
+    let dropped = judgement.dropped.as_ref().map(|(index, ..)| *index);
+    for (index, (name, time)) in chain.names().zip(&judgement.times).enumerate() {
+        lines.charge(name, Duration::as_secs_f64(time), dropped == Some(index));
+    }
+    match judgement.dropped {
+        Some((index, reason, value)) => {
+            let name = chain.names().nth(index).expect("a filter of this chain dropped it");
+            lines.reject(&Rejection::of(document, place, name, &reason, value));
+        }
+        None => keep(document, line, lines),
+    }
+}
+
+/// A kept line keeps its bytes, whatever JSON's freedoms were used to write it; only a document without an id gets one.
+fn keep(document: &Document, line: Option<&[u8]>, lines: &mut ChunkOutput) {
+    match line {
+        Some(line) => lines.keep(line, document.text.len()),
+        None => {
+            let mut own = Vec::with_capacity(document.text.len() + 256);
+            document.write_line(&mut own);
+            lines.keep(&own[..own.len() - 1], document.text.len());
+        }
+    }
+}
+
+fn whole_file(name: &str, bytes: &[u8]) -> Result<Document, LineFault> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(format::raw_document(name, text.trim_start_matches('\u{feff}').to_owned())),
+        Err(error) => Err(LineFault {
+            reason: LineFault::INVALID_UTF8,
+            detail: format!("byte {} of the file is not UTF-8", error.valid_up_to() + 1),
+        }),
+    }
+}
+
+/// The bytes as text, invalid ones as `\xNN`.
+fn escaped(bytes: &[u8]) -> String {
+    bytes.utf8_chunks().fold(String::with_capacity(bytes.len()), |mut text, chunk| {
+        text.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
+        text
+    })
+}

@@ -1,0 +1,101 @@
+//! The element-wise part of a score tile: masked softmax with running maximum, and its gradient.
+
+use crate::simd::{exp, exp_row, madd, max_row, multiversion, reduce2};
+
+/// Which part of a tile each stacked row sees.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mask {
+    /// Positions per head in the stack: row `r` is position `r % positions`.
+    pub positions: usize,
+    /// Keys of this tile that position 0 sees (may be none or more than the tile has).
+    pub first_visible: isize,
+    /// Keys in the tile, the width of a score row.
+    pub keys: usize,
+}
+
+impl Mask {
+    #[inline(always)]
+    fn visible(&self, row: usize) -> usize {
+        let visible = self.first_visible + (row % self.positions) as isize;
+        visible.clamp(0, self.keys as isize) as usize
+    }
+}
+
+multiversion! {
+    /// Turns scores into unnormalised probabilities and moves the running `maximum` and `sum` of each row on; rows of
+    /// `output` gathered so far are rescaled to the new maximum.
+    pub(super) fn online_softmax<const FMA>(
+        scores: &mut [f32], mask: Mask, scale: f32, maximum: &mut [f32], sum: &mut [f32], output: &mut [f32], first: bool,
+    ) {
+        let width = output.len() / maximum.len();
+        for (r, row) in scores.chunks_exact_mut(mask.keys).enumerate() {
+            let (seen, hidden) = row.split_at_mut(mask.visible(r));
+            hidden.fill(0.0);
+            let local = max_row(seen) * scale;
+            let new = if local > maximum[r] { local } else { maximum[r] };
+            let added = exp_row::<FMA>(seen, scale, new);
+            if first {
+                sum[r] = added;
+            } else {
+                let shrink = exp::<FMA>(maximum[r] - new);
+                sum[r] = madd::<FMA>(sum[r], shrink, added);
+                for value in &mut output[r * width..][..width] {
+                    *value *= shrink;
+                }
+            }
+            maximum[r] = new;
+        }
+    }
+}
+
+multiversion! {
+    /// Divides each row of `output` by its `sum` and turns `maximum` into the log-sum-exp.
+    pub(super) fn finish_rows<const FMA>(output: &mut [f32], maximum: &mut [f32], sum: &[f32]) {
+        let _ = FMA;
+        let width = output.len() / sum.len();
+        for ((row, maximum), sum) in output.chunks_exact_mut(width).zip(maximum).zip(sum) {
+            let factor = 1.0 / *sum;
+            for value in row {
+                *value *= factor;
+            }
+            *maximum += sum.ln();
+        }
+    }
+}
+
+multiversion! {
+    /// Turns scores into normalised probabilities from the saved log-sum-exp.
+    pub(super) fn probabilities<const FMA>(scores: &mut [f32], mask: Mask, scale: f32, log_sum_exp: &[f32]) {
+        for (r, row) in scores.chunks_exact_mut(mask.keys).enumerate() {
+            let (seen, hidden) = row.split_at_mut(mask.visible(r));
+            hidden.fill(0.0);
+            exp_row::<FMA>(seen, scale, log_sum_exp[r]);
+        }
+    }
+}
+
+multiversion! {
+    /// Turns gradients of probabilities into gradients of raw scores: `p (dp - delta) scale`, zero where hidden.
+    pub(super) fn score_gradients<const FMA>(
+        d_probabilities: &mut [f32], probabilities: &[f32], mask: Mask, scale: f32, delta: &[f32],
+    ) {
+        let rows = d_probabilities.chunks_exact_mut(mask.keys).zip(probabilities.chunks_exact(mask.keys));
+        for (r, (row, p)) in rows.enumerate() {
+            let (seen, hidden) = row.split_at_mut(mask.visible(r));
+            hidden.fill(0.0);
+            for (dp, p) in seen.iter_mut().zip(p) {
+                *dp = (*dp - delta[r]) * *p * scale;
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// `delta[r] = Σ gradient[r] · output[r]`, the part of the softmax gradient that is common to a row.
+    pub(super) fn row_products<const FMA>(gradient: &[f32], output: &[f32], delta: &mut [f32]) {
+        let width = gradient.len() / delta.len();
+        for ((g, o), delta) in gradient.chunks_exact(width).zip(output.chunks_exact(width)).zip(delta) {
+            *delta = reduce2(g, o, |sum, a, b| madd::<FMA>(a, b, sum));
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The vocabulary head and its cross-entropy in one: logits exist for a chunk of rows at a time, and a chunk's
+//! contributions to both gradients are made while it is in cache.
+
+pub mod cpu;
+mod op;
+
+pub use op::linear_cross_entropy;
+
+#[cfg(test)]
+mod tests;

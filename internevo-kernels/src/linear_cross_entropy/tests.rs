@@ -1,0 +1,84 @@
+//! The fused head against f64, against its two halves, and across chunks.
+
+use super::cpu::{Wanted, chunk_rows, forward};
+use super::linear_cross_entropy;
+use crate::KernelSet::{Fused, Reference};
+use crate::cross_entropy::cpu::Options;
+use crate::linear::cpu::Shape;
+use crate::testing::*;
+use crate::{IGNORE_INDEX, cross_entropy, linear};
+
+/// f64 loss, `d_hidden` and `d_weight` of the unscaled loss.
+fn exact(shape: Shape, hidden: &[f32], weight: &[f32], labels: &[i32], smoothing: f64) -> (f64, Vec<f64>, Vec<f64>) {
+    let (hidden, weight) = (wide(hidden), wide(weight));
+    let logits = linear::reference::forward(shape, &hidden, &weight);
+    let (loss, _) = cross_entropy::reference::forward(&logits, shape.d_out, labels, smoothing);
+    let d_logits = cross_entropy::reference::backward(&logits, shape.d_out, labels, smoothing);
+    let (dx, dw) = linear::reference::backward(shape, &hidden, &weight, &d_logits);
+    (loss, dx, dw)
+}
+
+#[test]
+fn loss_and_both_gradients_agree_with_f64_over_several_chunks() {
+    let mut random = Random::fresh();
+    for (device, smoothing) in tracked_devices().iter().zip([0.0, 0.1]) {
+        let vocab = random.between(60, 80);
+        let shape =
+            Shape { tokens: chunk_rows(vocab) * 2 + random.between(1, 40), d_in: random.between(5, 20), d_out: vocab };
+        let (hidden, weight) = (random.values(shape.tokens * shape.d_in), random.values(vocab * shape.d_in));
+        let labels: Vec<i32> = (0..shape.tokens)
+            .map(|t| if t % 7 == 3 { IGNORE_INDEX } else { random.between(0, vocab - 1) as i32 })
+            .collect();
+        let (loss, dx, dw) = exact(shape, &hidden, &weight, &labels, smoothing);
+        for set in [Fused, Reference] {
+            let (th, tw) =
+                (leaf(&hidden, [shape.tokens, shape.d_in], device), leaf(&weight, [vocab, shape.d_in], device));
+            let out = linear_cross_entropy(set, th.clone(), tw.clone(), &labels, smoothing, 1.0);
+            assert_close("loss", &values(out.loss_sum.clone()), &[loss]);
+            let gradients = out.loss_sum.backward();
+            assert_close("d_hidden", &gradient(&th, &gradients), &dx);
+            assert_close("d_weight", &gradient(&tw, &gradients), &dw);
+        }
+        let untracked = linear_cross_entropy(
+            Fused,
+            plain(&hidden, [shape.tokens, shape.d_in]),
+            plain(&weight, [vocab, shape.d_in]),
+            &labels,
+            smoothing,
+            1.0,
+        );
+        assert_close("loss without gradients", &values(untracked.loss_sum), &[loss]);
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_threads() {
+    let mut random = Random::fresh();
+    let (tokens, width, vocab) = (300, 48, 1000);
+    let (hidden, weight) = (random.values(tokens * width), random.values(vocab * width));
+    let labels: Vec<i32> = (0..tokens).map(|_| random.between(0, vocab - 1) as i32).collect();
+    let options = Options { label_smoothing: 0.1, scale: 1.0 };
+    assert_deterministic("linear_cross_entropy", || {
+        let outcome = forward(&hidden, &weight, width, &labels, options, Wanted { hidden: true, weight: true });
+        let mut out = outcome.d_hidden.unwrap();
+        out.extend(outcome.d_weight.unwrap());
+        out.push(outcome.totals.loss as f32);
+        out
+    });
+}
+
+#[test]
+fn a_frozen_head_still_passes_a_gradient_to_the_hidden_states() {
+    let mut random = Random::fresh();
+    let hidden = leaf(&random.values(6 * 4), [6, 4], &tracked_devices()[0]);
+    let out = linear_cross_entropy(
+        Fused,
+        hidden.clone(),
+        plain(&random.values(9 * 4), [9, 4]),
+        &[1, 2, 3, 4, 5, 8],
+        0.0,
+        1.0,
+    );
+    let gradients = out.loss_sum.backward();
+    assert!(gradient(&hidden, &gradients).iter().any(|v| *v != 0.0));
+}

@@ -1,0 +1,81 @@
+//! RMSNorm on slices. `x`, `y`, `dy`, `dx` are `[rows, width]`, `weight` is `[width]`, `rstd` (1 / root mean square) is
+//! `[rows]`.
+
+use crate::rows::{for_blocks, rows_per_task};
+use crate::simd::{add_in_place, madd, multiversion, reduce2};
+
+/// Returns `(y, rstd)`; keep `rstd` for the backward.
+///
+/// # Panics
+/// If `x` is not whole rows of `weight.len()`.
+pub fn forward(x: &[f32], weight: &[f32], eps: f64) -> (Vec<f32>, Vec<f32>) {
+    let width = weight.len();
+    let rows = row_count(x, width);
+    let (mut y, mut rstd) = (vec![0.0; x.len()], vec![0.0; rows]);
+    let task = rows_per_task(width);
+    let mut parts: Vec<_> = y.chunks_mut(task * width).zip(rstd.chunks_mut(task)).collect();
+    for_blocks(&mut parts, 1, |block, part| {
+        let (y, rstd) = &mut part[0];
+        let x = &x[block * task * width..][..y.len()];
+        for ((x, y), r) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(rstd.iter_mut()) {
+            *r = forward_row(x, weight, y, eps as f32);
+        }
+    });
+    (y, rstd)
+}
+
+/// Turns `dy` into `dx` in place and returns `dw`. The sum over rows goes by fixed blocks, so it never depends on threads.
+///
+/// # Panics
+/// As [`forward`].
+pub fn backward(x: &[f32], weight: &[f32], rstd: &[f32], dy: &mut [f32]) -> Vec<f32> {
+    let width = weight.len();
+    assert_eq!(rstd.len(), row_count(x, width), "one rstd per row");
+    assert_eq!(dy.len(), x.len(), "gradient and input of an RMSNorm");
+    let task = rows_per_task(width);
+    let mut partial = vec![0.0; dy.len().div_ceil((task * width).max(1)) * width];
+    let mut parts: Vec<_> = dy.chunks_mut(task * width).zip(partial.chunks_mut(width)).collect();
+    for_blocks(&mut parts, 1, |block, part| {
+        let (dy, dw) = &mut part[0];
+        let first = block * task;
+        for (i, dy) in dy.chunks_exact_mut(width).enumerate() {
+            let x = &x[(first + i) * width..][..width];
+            backward_row(x, weight, rstd[first + i], dy, dw);
+        }
+    });
+    let mut dw = vec![0.0; width];
+    for part in partial.chunks_exact(width.max(1)) {
+        add_in_place(&mut dw, part);
+    }
+    dw
+}
+
+fn row_count(x: &[f32], width: usize) -> usize {
+    assert!(width > 0 && x.len().is_multiple_of(width), "RMSNorm: {} elements are not rows of {width}", x.len());
+    x.len() / width
+}
+
+multiversion! {
+    fn forward_row<const FMA>(x: &[f32], weight: &[f32], y: &mut [f32], eps: f32) -> f32 {
+        let squares = reduce2(x, x, |sum, a, b| madd::<FMA>(a, b, sum));
+        let rstd = 1.0 / (squares / x.len() as f32 + eps).sqrt();
+        for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+            *y = *x * rstd * *w;
+        }
+        rstd
+    }
+}
+
+multiversion! {
+    /// `dx = rstd (dy w - x̂ mean(dy w x̂))` over `dy`; `dw += dy x̂`.
+    fn backward_row<const FMA>(x: &[f32], weight: &[f32], rstd: f32, dy: &mut [f32], dw: &mut [f32]) {
+        for (((g, dy), x), w) in dw.iter_mut().zip(dy.iter_mut()).zip(x).zip(weight) {
+            *g = madd::<FMA>(*dy, *x * rstd, *g);
+            *dy *= *w;
+        }
+        let mean = reduce2(dy, x, |sum, a, b| madd::<FMA>(a, b, sum)) * rstd / x.len() as f32;
+        for (dy, x) in dy.iter_mut().zip(x) {
+            *dy = rstd * madd::<FMA>(-mean, *x * rstd, *dy);
+        }
+    }
+}

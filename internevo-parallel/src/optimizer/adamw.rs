@@ -1,0 +1,223 @@
+//! AdamW (Loshchilov and Hutter, ICLR 2019): Adam with decoupled weight decay, in the formulation of `torch.optim.AdamW`.
+//!
+//! Scalars are computed in f64, elements in f32, every element on its own: the result does not depend on the sharding or on
+//! the number of threads. Not here: beta2's schedule (`lr/`) and clipping (`zero/`).
+
+use internevo_core::{
+    config::AdamConfig,
+    plugin::{Plugin, PluginError},
+};
+use rayon::prelude::*;
+
+use super::{Optimizer, OptimizerPlugin, StepContext};
+use crate::register_optimizer;
+
+/// Elements one thread updates at a time: four streams of this length fit a second-level cache.
+const CHUNK: usize = 16 * 1024;
+
+/// The `adamw` plugin; its configuration is the section `adam`.
+pub struct AdamWPlugin;
+
+impl Plugin for AdamWPlugin {
+    const NAME: &'static str = "adamw";
+    const ABOUT: &'static str = "AdamW with decoupled weight decay and a beta2 schedule.";
+    type Config = AdamConfig;
+}
+
+impl OptimizerPlugin for AdamWPlugin {
+    fn build(config: AdamConfig, shard_len: usize) -> Result<Box<dyn Optimizer>, PluginError> {
+        let reject = |key: &str, value: f64, rule: &str| PluginError::Build {
+            plugin: Self::NAME,
+            reason: format!("adam.{key} = {value}: {rule}"),
+        };
+        let rate = |key, value: f64| (!(0.0..1.0).contains(&value)).then(|| reject(key, value, "must lie in [0, 1)"));
+        let positive = |key, value: f64| {
+            (!(value >= 0.0 && value.is_finite())).then(|| reject(key, value, "must be finite and not negative"))
+        };
+        let checks = [
+            rate("adam_beta1", config.adam_beta1),
+            rate("adam_beta2", config.adam_beta2),
+            positive("adam_eps", config.adam_eps),
+            positive("weight_decay", config.weight_decay),
+            positive("lr", config.lr),
+        ];
+        match checks.into_iter().flatten().next() {
+            Some(error) => Err(error),
+            None => Ok(Box::new(AdamW::new(&config, shard_len))),
+        }
+    }
+}
+
+register_optimizer!(AdamWPlugin);
+
+/// AdamW on a flat shard.
+#[derive(Clone, Debug)]
+pub struct AdamW {
+    beta1: f64,
+    eps: f32,
+    weight_decay: f64,
+    exp_avg: Vec<f32>,
+    exp_avg_sq: Vec<f32>,
+}
+
+impl AdamW {
+    /// An optimizer with moments at zero.
+    pub fn new(config: &AdamConfig, shard_len: usize) -> Self {
+        Self {
+            beta1: config.adam_beta1,
+            eps: config.adam_eps as f32,
+            weight_decay: config.weight_decay,
+            exp_avg: vec![0.0; shard_len],
+            exp_avg_sq: vec![0.0; shard_len],
+        }
+    }
+}
+
+/// One update's constants, rounded once.
+#[derive(Clone, Copy)]
+struct Constants {
+    decay: f32,
+    beta1: f32,
+    one_minus_beta1: f32,
+    beta2: f32,
+    one_minus_beta2: f32,
+    root_correction2: f32,
+    step_size: f32,
+    eps: f32,
+}
+
+impl Optimizer for AdamW {
+    fn step(&mut self, shard: &mut [f32], grad: &[f32], cx: &StepContext<'_>) {
+        let update = cx.update as f64;
+        for segment in cx.segments {
+            let decay = if segment.decay { self.weight_decay } else { 0.0 };
+            let constants = Constants {
+                decay: (cx.lr * decay) as f32,
+                beta1: self.beta1 as f32,
+                one_minus_beta1: (1.0 - self.beta1) as f32,
+                beta2: cx.beta2 as f32,
+                one_minus_beta2: (1.0 - cx.beta2) as f32,
+                root_correction2: (1.0 - cx.beta2.powf(update)).sqrt() as f32,
+                step_size: (cx.lr / (1.0 - self.beta1.powf(update))) as f32,
+                eps: self.eps,
+            };
+            let range = segment.range.clone();
+            let chunks = shard[range.clone()]
+                .par_chunks_mut(CHUNK)
+                .zip(grad[range.clone()].par_chunks(CHUNK))
+                .zip(self.exp_avg[range.clone()].par_chunks_mut(CHUNK))
+                .zip(self.exp_avg_sq[range].par_chunks_mut(CHUNK));
+            chunks.for_each(|(((p, g), m), v)| update_chunk(p, g, m, v, constants));
+        }
+    }
+
+    fn state(&self) -> Vec<(&'static str, &[f32])> {
+        vec![("exp_avg", &self.exp_avg), ("exp_avg_sq", &self.exp_avg_sq)]
+    }
+
+    fn state_mut(&mut self) -> Vec<(&'static str, &mut [f32])> {
+        vec![("exp_avg", &mut self.exp_avg), ("exp_avg_sq", &mut self.exp_avg_sq)]
+    }
+}
+
+/// `p -= lr wd p + lr m̂ / (sqrt(v̂) + eps)`; the compiler vectorises this loop. Not `p (1 - lr wd)`: rounding that factor to f32
+/// errs in the same direction at every step.
+fn update_chunk(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], c: Constants) {
+    for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+        *m = c.beta1 * *m + c.one_minus_beta1 * *g;
+        *v = c.beta2 * *v + c.one_minus_beta2 * (*g * *g);
+        let denominator = v.sqrt() / c.root_correction2 + c.eps;
+        *p -= c.decay * *p + c.step_size * (*m / denominator);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use internevo_core::rng::CounterRng;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::optimizer::Segment;
+
+    fn segment(range: std::ops::Range<usize>, decay: bool) -> Segment {
+        Segment { name: "w".into(), range, decay }
+    }
+
+    fn random(name: &str, len: usize, scale: f64) -> Vec<f32> {
+        let rng = CounterRng::new(5, name);
+        (0..len as u64).map(|i| (rng.normal(i) * scale) as f32).collect()
+    }
+
+    #[test]
+    fn two_updates_match_the_values_computed_by_hand() {
+        // p = 1, g = 0.5 then -0.25, lr = 0.1, betas (0.9, 0.95), weight decay 0.01:
+        // 1 * 0.999 - 0.1 * 1 = 0.899, then 0.899 * 0.999 - 0.1 * (0.02 / 0.19) / sqrt(0.015 / 0.0975) = 0.8712642.
+        // Without decay the first is 0.9.
+        let mut adam = AdamW::new(&AdamConfig::default(), 2);
+        let segments = [segment(0..1, true), segment(1..2, false)];
+        let mut p = [1.0, 1.0];
+        let cx = StepContext { lr: 0.1, beta2: 0.95, update: 1, segments: &segments };
+        adam.step(&mut p, &[0.5, 0.5], &cx);
+        assert!((p[0] - 0.899).abs() < 1e-6 && (p[1] - 0.9).abs() < 1e-6, "{p:?}");
+        adam.step(&mut p, &[-0.25, -0.25], &StepContext { update: 2, ..cx });
+        assert!((p[0] - 0.871_264_2).abs() < 1e-6, "{p:?}");
+    }
+
+    #[test]
+    fn a_hundred_updates_stay_with_the_f64_reference() {
+        let len = 40_000;
+        let (lr, wd, eps) = (3e-3, 0.1, 1e-8);
+        let config = AdamConfig { weight_decay: wd, adam_eps: eps, ..AdamConfig::default() };
+        let mut adam = AdamW::new(&config, len);
+        let mut p = random("p", len, 1.0);
+        let mut reference: Vec<(f64, f64, f64)> = p.iter().map(|p| (f64::from(*p), 0.0, 0.0)).collect();
+        let segments = [segment(0..len, true)];
+        for update in 1..=100u64 {
+            let beta2 = 0.95f64.max(1.0 - (update as f64).powf(-0.8));
+            let g = random(&format!("g{update}"), len, 0.01);
+            adam.step(&mut p, &g, &StepContext { lr, beta2, update, segments: &segments });
+            for ((p, m, v), g) in reference.iter_mut().zip(&g) {
+                let g = f64::from(*g);
+                (*m, *v) = (0.9 * *m + 0.1 * g, beta2 * *v + (1.0 - beta2) * g * g);
+                let (m, v) = (*m / (1.0 - 0.9f64.powf(update as f64)), *v / (1.0 - beta2.powf(update as f64)));
+                *p = *p * (1.0 - lr * wd) - lr * m / (v.sqrt() + eps);
+            }
+        }
+        let (error, norm) = p
+            .iter()
+            .zip(&reference)
+            .fold((0.0, 0.0), |(e, n), (p, r)| (e + (f64::from(*p) - r.0).powi(2), n + r.0 * r.0));
+        let relative = f64::sqrt(error / norm);
+        assert!(relative <= 1e-6, "relative error {relative}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+        #[test]
+        fn cutting_the_shard_anywhere_changes_no_bit(cut in 1usize..70_000) {
+            let len = 70_000;
+            let run = |ranges: &[std::ops::Range<usize>]| {
+                let mut p = random("p", len, 1.0);
+                for range in ranges {
+                    let mut adam = AdamW::new(&AdamConfig::default(), range.len());
+                    let segments = [segment(0..range.len(), true)];
+                    for update in 1..=2 {
+                        let g = random(&format!("g{update}"), len, 0.1);
+                        let cx = StepContext { lr: 1e-2, beta2: 0.95, update, segments: &segments };
+                        adam.step(&mut p[range.clone()], &g[range.clone()], &cx);
+                    }
+                }
+                p
+            };
+            let bits = |p: Vec<f32>| p.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+            prop_assert!(bits(run(&[0..len, len..len])) == bits(run(&[0..cut, cut..len])));
+        }
+    }
+
+    #[test]
+    fn a_beta_outside_its_range_is_an_error_that_names_the_key() {
+        let config = AdamConfig { adam_beta1: 1.0, ..AdamConfig::default() };
+        let message = AdamWPlugin::build(config, 1).err().expect("refused").to_string();
+        assert!(message.contains("adam.adam_beta1 = 1"), "{message}");
+    }
+}

@@ -1,0 +1,153 @@
+//! A model small enough to differentiate by hand, and a training loop on it: `y = W2 tanh(W1 x + b)` fitted to random pairs,
+//! with micro-batches that depend on (step, global index) alone.
+#![allow(dead_code)]
+
+use std::sync::Arc;
+
+use internevo_core::{
+    config::{AdamConfig, Config, ParallelConfig, Zero1Config},
+    layout::ParallelLayout,
+    plugin::Registry,
+    rng::CounterRng,
+};
+use internevo_parallel::{
+    ParallelError, ParamSpec, ParameterSource, ProcessGroups, ShardedOptimizer, ZeroConfig,
+    comm::Communicator,
+    optimizer::OptimizerChoice,
+    zero::{ReductionOrder, global_micro_batch},
+};
+
+const INPUT: usize = 64;
+const HIDDEN: usize = 96;
+const OUTPUT: usize = 65;
+const SAMPLES: usize = 2;
+/// Micro-batches of a step, over all ranks.
+pub const MICRO_BATCHES: usize = 4;
+
+/// The parameters, flat; `Gradients` are flat too.
+pub struct Mlp(pub Vec<f32>);
+
+impl ParameterSource for Mlp {
+    type Gradients = Vec<f32>;
+
+    fn specs(&self) -> Vec<ParamSpec> {
+        let spec = |name: &str, shape: &[usize], decay| ParamSpec { name: name.into(), shape: shape.to_vec(), decay };
+        vec![
+            spec("w1.weight", &[HIDDEN, INPUT], true),
+            spec("w1.bias", &[HIDDEN], false),
+            spec("w2.weight", &[OUTPUT, HIDDEN], true),
+        ]
+    }
+
+    fn write_flat(&self, flat: &mut [f32]) {
+        flat.copy_from_slice(&self.0);
+    }
+
+    fn read_flat(&mut self, flat: &[f32]) {
+        self.0.copy_from_slice(flat);
+    }
+
+    fn take_grads(&self, gradients: &mut Vec<f32>, flat: &mut [f32]) {
+        flat.copy_from_slice(gradients);
+        gradients.clear();
+    }
+}
+
+impl Mlp {
+    pub fn new() -> Self {
+        let rng = CounterRng::new(1, "init");
+        Self((0..HIDDEN * INPUT + HIDDEN + OUTPUT * HIDDEN).map(|i| (rng.normal(i as u64) * 0.1) as f32).collect())
+    }
+
+    /// Gradient of `sum |y - t|^2 / 2 / (SAMPLES * MICRO_BATCHES)` over one micro-batch.
+    pub fn gradient(&self, step: u64, micro_batch: usize) -> Vec<f32> {
+        let rng = CounterRng::new(2, &format!("{step}/{micro_batch}"));
+        let (w1, rest) = self.0.split_at(HIDDEN * INPUT);
+        let (bias, w2) = rest.split_at(HIDDEN);
+        let mut gradient = vec![0.0; self.0.len()];
+        let (g1, rest) = gradient.split_at_mut(HIDDEN * INPUT);
+        let (g_bias, g2) = rest.split_at_mut(HIDDEN);
+        for sample in 0..SAMPLES {
+            let draw = |i: usize| rng.normal((sample * (INPUT + OUTPUT) + i) as u64) as f32;
+            let x: Vec<f32> = (0..INPUT).map(draw).collect();
+            let dot = |w: &[f32], x: &[f32]| w.iter().zip(x).map(|(a, b)| a * b).sum::<f32>();
+            let hidden: Vec<f32> =
+                (0..HIDDEN).map(|h| (dot(&w1[h * INPUT..(h + 1) * INPUT], &x) + bias[h]).tanh()).collect();
+            let mut g_hidden = vec![0.0; HIDDEN];
+            for o in 0..OUTPUT {
+                let row = o * HIDDEN..(o + 1) * HIDDEN;
+                let error = (dot(&w2[row.clone()], &hidden) - draw(INPUT + o)) / (SAMPLES * MICRO_BATCHES) as f32;
+                for h in 0..HIDDEN {
+                    g2[row.start + h] += error * hidden[h];
+                    g_hidden[h] += error * w2[row.start + h];
+                }
+            }
+            for h in 0..HIDDEN {
+                let g = g_hidden[h] * (1.0 - hidden[h] * hidden[h]);
+                g_bias[h] += g;
+                for i in 0..INPUT {
+                    g1[h * INPUT + i] += g * x[i];
+                }
+            }
+        }
+        gradient
+    }
+}
+
+/// How a run is laid out.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    pub ranks: usize,
+    pub zero1: i64,
+    pub micro_num: usize,
+    pub bucket_bytes: usize,
+    pub reduction: ReductionOrder,
+}
+
+impl Setup {
+    pub fn new(ranks: usize, zero1: i64) -> Self {
+        let micro_num = MICRO_BATCHES / ranks;
+        Self { ranks, zero1, micro_num, bucket_bytes: 10_000, reduction: ReductionOrder::Tree }
+    }
+
+    /// A rank's optimizer at the start of a run.
+    pub fn optimizer(&self, comm: Arc<dyn Communicator>) -> Result<ShardedOptimizer, ParallelError> {
+        let adam = AdamConfig { lr: 1e-2, weight_decay: 0.1, ..AdamConfig::default() };
+        let config = Config {
+            parallel: ParallelConfig { zero1: Zero1Config { size: self.zero1 }, ..ParallelConfig::default() },
+            adam,
+            ..Config::default()
+        };
+        let layout = ParallelLayout::new(&config.parallel, self.ranks).expect("a sound layout");
+        let groups = ProcessGroups::new(&layout, comm)?;
+        let choice = OptimizerChoice::from_config(&Registry::collect()?, &config)?;
+        let zero = ZeroConfig { reduce_bucket_size: self.bucket_bytes, clip_grad_norm: 0.5, reduction: self.reduction };
+        let model = Mlp::new();
+        ShardedOptimizer::new(model.specs(), model.0, groups, &choice, zero)
+    }
+}
+
+/// Trains from `steps.start` to `steps.end` and returns the gradient norms.
+pub fn train(
+    optimizer: &mut ShardedOptimizer,
+    setup: &Setup,
+    rank: usize,
+    steps: std::ops::Range<u64>,
+) -> Result<Vec<u64>, ParallelError> {
+    let mut model = Mlp(optimizer.params().to_vec());
+    let mut norms = Vec::new();
+    for step in steps {
+        for local in 0..setup.micro_num {
+            let mut gradient = model.gradient(step, global_micro_batch(rank, setup.micro_num, local));
+            optimizer.accumulate(|flat| model.take_grads(&mut gradient, flat));
+        }
+        norms.push(optimizer.step(1e-2, 0.95)?.grad_norm.to_bits());
+        model.read_flat(optimizer.params());
+    }
+    Ok(norms)
+}
+
+/// Bits of a slice, for exact comparison.
+pub fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
