@@ -14,7 +14,6 @@ mod plugins;
 mod phases;
 pub mod report;
 mod run_dir;
-mod stub;
 mod system;
 pub mod terminal;
 mod train;

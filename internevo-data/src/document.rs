@@ -170,7 +170,9 @@ impl<'de> Visitor<'de> for DocumentVisitor {
                 "text" if text.is_some() => drop(map.next_value::<IgnoredAny>()?),
                 "text" => match map.next_value::<Value>()? {
                     Value::String(found) => text = Some(found),
-                    other => return Err(A::Error::custom(format!("`text` is {}, not a string", kind_of_value(&other)))),
+                    other => {
+                        return Err(A::Error::custom(format!("`text` is {}, not a string", kind_of_value(&other))));
+                    }
                 },
                 _ => {
                     let value = map.next_value()?;

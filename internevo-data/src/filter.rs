@@ -251,7 +251,8 @@ mod tests {
     fn settings_reach_the_filter_and_wrong_keys_are_named() {
         let kept = chain(&["gopher_quality"], "[gopher_quality]\nmin_words = 2\nmin_stop_words = 0").expect("settings");
         assert_eq!(kept.judge(&Features::new(&Document::new("a", "rather short"))).dropped, None);
-        let message = chain(&["gopher_quality"], "[gopher_quality]\nmin_word = 2").err().expect("unknown key").to_string();
+        let message =
+            chain(&["gopher_quality"], "[gopher_quality]\nmin_word = 2").err().expect("unknown key").to_string();
         assert!(message.contains("gopher_quality") && message.contains("min_word"), "{message}");
         let message = chain(&["gopher_qualty"], "").err().expect("unknown filter").to_string();
         assert!(message.contains("did you mean `gopher_quality`?"), "{message}");

@@ -17,6 +17,9 @@ pub mod store;
 pub mod testing;
 pub mod tokenizer;
 
+/// What a plugin is; re-exported so that a filter's crate needs no other crate of the workspace.
+pub use internevo_core::plugin;
+
 pub use self::{
     document::Document,
     error::DataError,

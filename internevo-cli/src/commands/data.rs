@@ -1,4 +1,4 @@
-//! `internevo data run|inspect|format|clean|dedup|safe|quality`
+//! `internevo data run|inspect|format|clean|dedup|safe|quality|code`
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use internevo_core::storage;
-use internevo_data::stage::StageReport; use crate::stub::StageRequest;
+use internevo_data::stage::{StageReport, StageRequest};
 use serde_json::{Value, json};
 
 use crate::{
@@ -45,6 +45,8 @@ pub enum DataCommand {
     Safe(Stage),
     /// A trained quality classifier
     Quality(Stage),
+    /// Rules for source code
+    Code(Stage),
 }
 
 /// Runs the pipeline.
@@ -87,6 +89,9 @@ pub struct Stage {
     /// CPU threads; 0 = all
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
+    /// Folder of trained filters, such as the quality classifier; default OUT/models
+    #[arg(long, value_name = "DIR")]
+    pub models: Option<PathBuf>,
     /// Settings of the stage (`pipeline.*`)
     #[command(flatten)]
     pub config: ConfigArgs,
@@ -106,6 +111,7 @@ impl DataCommand {
             Self::Dedup(c) => c.run(cx, "dedup"),
             Self::Safe(c) => c.run(cx, "safe"),
             Self::Quality(c) => c.run(cx, "quality"),
+            Self::Code(c) => c.run(cx, "code"),
         }
     }
 }
@@ -137,10 +143,11 @@ impl Stage {
         let interrupt = Interrupt::install(&cx.console, HINT);
         let _polling = interrupt.polling();
         let request = StageRequest {
-            stage: stage.to_owned(),
+            stage,
+            artifacts: self.models.unwrap_or_else(|| self.output.join(corpus::MODELS)),
             input: self.input,
             output: self.output,
-            lang: self.lang,
+            lang: self.lang.as_deref(),
             threads: self.threads,
             pipeline: &config.pipeline,
         };

@@ -25,14 +25,13 @@ use internevo_core::{
 };
 use internevo_data::{
     corpus::{self as collection, CorpusManifest, Part as Side, Split},
-    stage::StageReport,
+    stage::{StageReport, StageRequest, run_stage},
     store::{StoreFormat, TokenStore},
     tokenizer::{self, EncodeReport, EncodeRequest, Tokenizer},
 };
 use serde_json::json;
 
 use self::part::{Part, key_of};
-use crate::stub::{StageRequest, run_stage};
 pub use self::progress::StageProgress;
 use crate::{
     commands::tokenizer::train_on,
@@ -49,6 +48,9 @@ pub const FOLDER: &str = "corpus";
 
 /// Name of the tokenizer file in a corpus folder.
 const TOKENIZER: &str = "tokenizer.json";
+
+/// Name of the folder of trained filters in a corpus folder.
+pub const MODELS: &str = "models";
 
 /// Data that a model can be trained on.
 #[derive(Debug)]
@@ -131,11 +133,12 @@ pub fn process(
     let mut reports = Vec::new();
     for stage in &config.pipeline.stages {
         let request = StageRequest {
-            stage: stage.clone(),
+            stage,
             input: output,
             output: folder.join(stage),
             lang: None,
             threads: config.launch.threads,
+            artifacts: folder.join(MODELS),
             pipeline: &config.pipeline,
         };
         let report = phases.run(stage, || run_one(&request, &progress))?;

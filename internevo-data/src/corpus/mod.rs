@@ -44,13 +44,13 @@ use internevo_core::{
 };
 use serde_json::{Map, Value, json};
 
+use self::{inputs::InputFile, packages::PackageFile, shards::ShardWriter};
 pub use self::{
     kinds::{Kind, is_source_type, kind_of},
     manifest::{CorpusManifest, ManifestFile, Shard, Skipped, SourceTotal},
     packages::{LockedPackage, read_lock},
     split::{Part, Split},
 };
-use self::{inputs::InputFile, packages::PackageFile, shards::ShardWriter};
 use crate::{
     DataError,
     document::{Document, LineFault, default_id},
@@ -258,7 +258,8 @@ impl<'a> Collector<'a> {
     fn collect_docs(&mut self, environment: &Environment, budget: u64) -> Result<(), DataError> {
         let Some(html) = &environment.rust_docs else {
             self.manifest.missing.push("Rust's HTML documentation (rustup component add rust-docs)".into());
-            self.progress.message("corpus: no HTML documentation is installed with this toolchain; going on without it");
+            self.progress
+                .message("corpus: no HTML documentation is installed with this toolchain; going on without it");
             return Ok(());
         };
         let version = environment.rust_version.as_str();
@@ -342,8 +343,15 @@ impl<'a> Collector<'a> {
                         left -= text.len() as u64;
                         let label = input.label.as_str();
                         let id = label.to_owned();
-                        let raw =
-                            RawText { id, text, kind: kind.name, package: label, version: "", license: "", path: label };
+                        let raw = RawText {
+                            id,
+                            text,
+                            kind: kind.name,
+                            package: label,
+                            version: "",
+                            license: "",
+                            path: label,
+                        };
                         self.add("inputs", raw)?;
                     }
                     full
@@ -400,7 +408,13 @@ impl<'a> Collector<'a> {
         total.documents += self.manifest.documents - documents;
         total.bytes += bytes;
         let label = &input.label;
-        let file = ManifestFile { id: label.clone(), package: label.clone(), kind: "jsonl".into(), bytes, ..Default::default() };
+        let file = ManifestFile {
+            id: label.clone(),
+            package: label.clone(),
+            kind: "jsonl".into(),
+            bytes,
+            ..Default::default()
+        };
         self.manifest.files.push(file);
         Ok(full)
     }

@@ -57,7 +57,9 @@ pub fn read_lock(path: &Path, text: &str) -> Result<Vec<LockedPackage>, DataErro
     let mut packages: Vec<LockedPackage> = lock
         .package
         .into_iter()
-        .filter(|package| package.source.as_deref().is_some_and(|s| s.starts_with("registry+") || s.starts_with("sparse+")))
+        .filter(|package| {
+            package.source.as_deref().is_some_and(|s| s.starts_with("registry+") || s.starts_with("sparse+"))
+        })
         .map(|package| LockedPackage { name: package.name, version: package.version })
         .collect();
     packages.sort_by_cached_key(|package| *blake3::hash(package.folder().as_bytes()).as_bytes());

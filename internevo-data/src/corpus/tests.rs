@@ -135,7 +135,10 @@ fn a_finished_corpus_is_reused_and_a_damaged_or_differently_set_one_is_not() {
 fn own_inputs_replace_the_bundled_corpus_and_keep_their_fields() {
     let root = tempfile::tempdir().expect("folder");
     let root = root.path();
-    write(root.join("mine/a.jsonl"), "{\"id\": \"x\", \"text\": \"one\", \"stars\": 5}\n{\"id\": \"y\", \"text\": \"two\"}\n{\"id\": \"z\"\n");
+    write(
+        root.join("mine/a.jsonl"),
+        "{\"id\": \"x\", \"text\": \"one\", \"stars\": 5}\n{\"id\": \"y\", \"text\": \"two\"}\n{\"id\": \"z\"\n",
+    );
     write(root.join("mine/page.html"), "<p>three</p>");
     write(root.join("mine/table.csv"), "1,2");
     write(root.join("notes.unknown"), "four");

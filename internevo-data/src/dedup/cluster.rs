@@ -71,12 +71,7 @@ struct Comparison {
 }
 
 /// Compares the members of one group, skipping pairs that are already connected. `labels` are their current sets.
-fn compare_group(
-    group: &[u32],
-    labels: &[u32],
-    sets: &BTreeMap<u32, ShingleSet>,
-    threshold: f64,
-) -> Comparison {
+fn compare_group(group: &[u32], labels: &[u32], sets: &BTreeMap<u32, ShingleSet>, threshold: f64) -> Comparison {
     let mut result = Comparison::default();
     if labels.iter().all(|label| *label == labels[0]) {
         return result;

@@ -323,10 +323,8 @@ mod tests {
 
     fn decide(config: &DedupConfig, texts: &[String], batch: usize) -> Outcome {
         let mut dedup = Deduplicator::new(config).expect("valid settings");
-        let views: Vec<DocumentView<'_>> = texts
-            .iter()
-            .map(|text| DocumentView { text, rule: TokenRule::Prose, date: Date::Unknown })
-            .collect();
+        let views: Vec<DocumentView<'_>> =
+            texts.iter().map(|text| DocumentView { text, rule: TokenRule::Prose, date: Date::Unknown }).collect();
         views.chunks(batch).for_each(|chunk| dedup.add(chunk));
         let candidates = dedup.candidates();
         let set = |d: &u32| (*d, dedup.shingle_set(&texts[*d as usize], TokenRule::Prose));
@@ -387,7 +385,10 @@ mod tests {
         for (document, duplicate) in &outcome.removed {
             assert!(!outcome.removed.contains_key(&duplicate.of), "the duplicate of {document} must stay");
             let jaccard = oracle(&texts[*document as usize], &texts[duplicate.of as usize], config.ngram);
-            assert!((jaccard - duplicate.jaccard).abs() < 1e-12 && jaccard >= config.threshold, "{document}: {jaccard}");
+            assert!(
+                (jaccard - duplicate.jaccard).abs() < 1e-12 && jaccard >= config.threshold,
+                "{document}: {jaccard}"
+            );
         }
     }
 

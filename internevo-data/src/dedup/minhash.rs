@@ -94,7 +94,9 @@ mod tests {
         hasher.signature(&shingles, &mut signature);
         let multipliers = CounterRng::new(3, "minhash");
         let expected: Vec<u32> = (0..21)
-            .map(|i| shingles.iter().map(|x| (multipliers.words(i)[0] | 1).wrapping_mul(*x as u32)).min().expect("some"))
+            .map(|i| {
+                shingles.iter().map(|x| (multipliers.words(i)[0] | 1).wrapping_mul(*x as u32)).min().expect("some")
+            })
             .collect();
         assert_eq!(signature, expected);
     }

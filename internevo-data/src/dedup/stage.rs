@@ -216,10 +216,9 @@ impl Run<'_> {
                                 let reason = duplicate.kind.reason();
                                 let rejection = Rejection::of(&content, &place, STAGE, reason, duplicate.jaccard);
                                 chunk.reject(&Rejection { detail: kept, ..rejection });
-                                let cluster = clusters.entry(duplicate.of).or_insert_with(|| Cluster {
-                                    kept: kept.clone(),
-                                    ..Cluster::default()
-                                });
+                                let cluster = clusters
+                                    .entry(duplicate.of)
+                                    .or_insert_with(|| Cluster { kept: kept.clone(), ..Cluster::default() });
                                 cluster.removed += 1;
                                 if cluster.examples.len() < CLUSTER_EXAMPLES {
                                     cluster.examples.push(content.id);

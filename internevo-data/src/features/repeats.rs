@@ -33,7 +33,8 @@ impl Repeats {
     pub fn find(words: &[Word<'_>], hashes: &[u64]) -> Self {
         let mut table = Table::default();
         let word_ids = number(hashes.iter().copied(), &mut table).0;
-        let mut before = Level { places: (0..word_ids.len() as u32).collect(), ids: word_ids.clone(), ..Level::default() };
+        let mut before =
+            Level { places: (0..word_ids.len() as u32).collect(), ids: word_ids.clone(), ..Level::default() };
         let mut levels = Vec::with_capacity(LONGEST - SHORTEST + 1);
         for n in SHORTEST..=LONGEST {
             let mut level = longer(&before, n, &word_ids, &mut table);

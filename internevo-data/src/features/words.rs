@@ -123,7 +123,8 @@ fn joins(text: &str, at: usize, width: usize, c: char, last: u8) -> bool {
         '.' | ',' => DIGIT,
         _ => return false,
     };
-    last == wanted && matches!(class_at(text, at + width), Some((class, w, c)) if class == wanted && !(w > 1 && is_unspaced(c)))
+    last == wanted
+        && matches!(class_at(text, at + width), Some((class, w, c)) if class == wanted && !(w > 1 && is_unspaced(c)))
 }
 
 fn push_symbol<'a>(text: &'a str, start: usize, c: char, found: &mut Vec<Word<'a>>) -> usize {
@@ -150,8 +151,14 @@ mod tests {
 
     #[test]
     fn words_numbers_and_runs_of_punctuation_are_told_apart() {
-        assert_eq!(split("Don’t pay 3.14, 1,000 or v1.2..."), ["Don’t", "pay", "3.14", ",", "1,000", "or", "v1.2", "..."]);
-        assert_eq!(split("end.Next 'quoted' a-b foo_bar"), ["end", ".", "Next", "'", "quoted", "'", "a", "-", "b", "foo_bar"]);
+        assert_eq!(
+            split("Don’t pay 3.14, 1,000 or v1.2..."),
+            ["Don’t", "pay", "3.14", ",", "1,000", "or", "v1.2", "..."]
+        );
+        assert_eq!(
+            split("end.Next 'quoted' a-b foo_bar"),
+            ["end", ".", "Next", "'", "quoted", "'", "a", "-", "b", "foo_bar"]
+        );
         assert_eq!(split(" \t\n\u{a0}"), [""; 0]);
     }
 

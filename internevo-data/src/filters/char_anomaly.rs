@@ -57,7 +57,8 @@ pub struct CharAnomaly {
 
 impl Plugin for CharAnomaly {
     const NAME: &'static str = "char_anomaly";
-    const ABOUT: &'static str = "Abnormal line breaks, character frequencies and punctuation (InternLM2 report, 3.1.1).";
+    const ABOUT: &'static str =
+        "Abnormal line breaks, character frequencies and punctuation (InternLM2 report, 3.1.1).";
     type Config = CharAnomalyConfig;
 }
 
@@ -167,6 +168,9 @@ mod tests {
         assert_eq!(assert_drops::<CharAnomaly>("", &"0000.5, ".repeat(30), "anomaly_one_character"), 4.0 / 7.0);
         assert_eq!(assert_drops::<CharAnomaly>("", &"abcdef,\u{fffd} ".repeat(30), "anomaly_undecodable"), 1.0 / 8.0);
         assert_eq!(assert_drops::<CharAnomaly>("", &"abc;,! ".repeat(30), "anomaly_much_punctuation"), 0.5);
-        assert_eq!(assert_drops::<CharAnomaly>("", &"words without any mark ".repeat(9), "anomaly_little_punctuation"), 0.0);
+        assert_eq!(
+            assert_drops::<CharAnomaly>("", &"words without any mark ".repeat(9), "anomaly_little_punctuation"),
+            0.0
+        );
     }
 }

@@ -39,7 +39,8 @@ pub struct CodeQuality {
 
 impl Plugin for CodeQuality {
     const NAME: &'static str = "code_quality";
-    const ABOUT: &'static str = "StarCoder's rules for source code: length of lines, share of letters and digits, no XML.";
+    const ABOUT: &'static str =
+        "StarCoder's rules for source code: length of lines, share of letters and digits, no XML.";
     type Config = CodeQualityConfig;
 }
 

@@ -96,7 +96,8 @@ pub struct GopherQuality {
 
 impl Plugin for GopherQuality {
     const NAME: &'static str = "gopher_quality";
-    const ABOUT: &'static str = "Gopher's quality rules: number and length of words, symbols, bullets, letters, stop words.";
+    const ABOUT: &'static str =
+        "Gopher's quality rules: number and length of words, symbols, bullets, letters, stop words.";
     type Config = GopherQualityConfig;
 }
 
@@ -169,7 +170,8 @@ impl GopherQuality {
 
     fn line_rules(&self, document: &Features<'_>) -> Hit {
         let lines = document.lines();
-        let share = |wanted: fn(&str) -> bool| lines.iter().filter(|line| wanted(line)).count() as f64 / lines.len() as f64;
+        let share =
+            |wanted: fn(&str) -> bool| lines.iter().filter(|line| wanted(line)).count() as f64 / lines.len() as f64;
         let bullets = share(|line| line.trim_start().starts_with(['•', '-']));
         if bullets > self.config.max_bullet_lines {
             return Some(("gopher_bullet_lines", bullets));

@@ -131,9 +131,8 @@ impl GopherRepetition {
         }
         let limit = if table.is_unspaced() { config.zh.duplicate_lines } else { config.duplicate_lines };
         let found = Blocks::count(line_blocks(text));
-        over(share(found), limit, "duplicate_lines").or_else(|| {
-            over(found.duplicate_chars as f64 / chars, config.duplicate_line_chars, "duplicate_line_chars")
-        })
+        over(share(found), limit, "duplicate_lines")
+            .or_else(|| over(found.duplicate_chars as f64 / chars, config.duplicate_line_chars, "duplicate_line_chars"))
     }
 
     fn ngram_rules(&self, document: &Features<'_>, table: Table) -> Option<(&'static str, f64)> {

@@ -13,6 +13,8 @@ mod char_anomaly;
 mod code_quality;
 mod gopher_quality;
 mod gopher_repetition;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     char_anomaly::{CharAnomaly, CharAnomalyConfig},

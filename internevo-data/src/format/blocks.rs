@@ -40,7 +40,9 @@ pub enum Kind {
 pub fn density_filter(blocks: Vec<Block>) -> Vec<Block> {
     let is_menu = |block: &Block| {
         let share = block.link_chars as f64 / block.chars as f64;
-        !matches!(block.kind, Kind::Heading(_) | Kind::Code(_)) && share > MAX_LINK_SHARE && block.chars < LONG_BLOCK_CHARS
+        !matches!(block.kind, Kind::Heading(_) | Kind::Code(_))
+            && share > MAX_LINK_SHARE
+            && block.chars < LONG_BLOCK_CHARS
     };
     let mut kept: Vec<Block> = Vec::with_capacity(blocks.len());
     for block in blocks.into_iter().filter(|block| !is_menu(block)) {
@@ -62,10 +64,8 @@ pub fn render(blocks: &[Block]) -> String {
     let mut text = String::new();
     for (at, block) in blocks.iter().enumerate() {
         if let Some(before) = at.checked_sub(1).map(|at| &blocks[at]) {
-            let tight = matches!(
-                (&before.kind, &block.kind),
-                (Kind::Item { .. }, Kind::Item { .. }) | (Kind::Row, Kind::Row)
-            );
+            let tight =
+                matches!((&before.kind, &block.kind), (Kind::Item { .. }, Kind::Item { .. }) | (Kind::Row, Kind::Row));
             text.push_str(if tight && before.quotes == block.quotes { "\n" } else { "\n\n" });
         }
         let body = body(block);

@@ -21,28 +21,96 @@ pub struct Page {
 
 /// Elements whose content is no text of the page.
 const SKIPPED: &[&str] = &[
-    "nav", "script", "style", "noscript", "template", "header", "footer", "aside", "svg", "math", "form", "button", "select",
-    "iframe", "object", "canvas", "audio", "video", "dialog", "head", "rustdoc-toolbar", "rustdoc-search",
+    "nav",
+    "script",
+    "style",
+    "noscript",
+    "template",
+    "header",
+    "footer",
+    "aside",
+    "svg",
+    "math",
+    "form",
+    "button",
+    "select",
+    "iframe",
+    "object",
+    "canvas",
+    "audio",
+    "video",
+    "dialog",
+    "head",
+    "rustdoc-toolbar",
+    "rustdoc-search",
 ];
 
 /// `role`s of what surrounds a page's content.
 const SKIPPED_ROLES: &[&str] = &["navigation", "banner", "contentinfo", "complementary", "search"];
 
 /// Classes of controls in mdBook and rustdoc pages (hidden lines of examples among them).
-const SKIPPED_CLASSES: &[&str] =
-    &["boring", "buttons", "nav-chapters", "nav-wide-wrapper", "anchor", "src", "srclink", "out-of-band", "sidebar", "tooltip"];
+const SKIPPED_CLASSES: &[&str] = &[
+    "boring",
+    "buttons",
+    "nav-chapters",
+    "nav-wide-wrapper",
+    "anchor",
+    "src",
+    "srclink",
+    "out-of-band",
+    "sidebar",
+    "tooltip",
+    "hideme",
+];
 
 /// Parts of rustdoc pages that repeat on every page of a type.
 const SKIPPED_IDS: &[&str] = &[
-    "synthetic-implementations", "synthetic-implementations-list", "blanket-implementations", "blanket-implementations-list",
+    "synthetic-implementations",
+    "synthetic-implementations-list",
+    "blanket-implementations",
+    "blanket-implementations-list",
     "copy-path",
 ];
 
 /// Elements that begin and end a block of text.
 const BLOCKS: &[&str] = &[
-    "address", "article", "blockquote", "body", "caption", "center", "dd", "details", "div", "dl", "dt", "fieldset", "figcaption",
-    "figure", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "html", "li", "main", "ol", "p", "pre", "section", "summary",
-    "table", "tbody", "td", "th", "thead", "tr", "ul",
+    "address",
+    "article",
+    "blockquote",
+    "body",
+    "caption",
+    "center",
+    "dd",
+    "details",
+    "div",
+    "dl",
+    "dt",
+    "fieldset",
+    "figcaption",
+    "figure",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "header",
+    "hr",
+    "html",
+    "li",
+    "main",
+    "ol",
+    "p",
+    "pre",
+    "section",
+    "summary",
+    "table",
+    "tbody",
+    "td",
+    "th",
+    "thead",
+    "tr",
+    "ul",
 ];
 
 /// Extracts title, language and text of a page.
@@ -83,10 +151,14 @@ struct Walk {
     links: usize,
     preformatted: usize,
     quotes: usize,
+    /// Depth of open cells of data tables, and cells of the current row so far.
     cells: usize,
+    row_cells: usize,
     heading: u8,
     language: String,
     lists: Vec<List>,
+    /// The open tables: does each hold data, or lay out the page?
+    tables: Vec<bool>,
 }
 
 /// An open list.
@@ -142,11 +214,16 @@ impl Walk {
 
     fn open(&mut self, node: NodeRef<'_, Node>, element: &Element) {
         let name = element.name();
+        if self.in_data_table() && matches!(name, "td" | "th") {
+            return self.begin_cell();
+        }
         if BLOCKS.contains(&name) {
             self.boundary();
         }
         match name {
             "h1" | "h2" | "h3" | "h4" | "h5" | "h6" => self.heading = name.as_bytes()[1] - b'0',
+            "table" => self.tables.push(is_data_table(node)),
+            "tr" => self.row_cells = 0,
             "pre" => {
                 self.preformatted += 1;
                 self.note_language(element);
@@ -154,18 +231,23 @@ impl Walk {
             "code" if self.preformatted > 0 => self.note_language(element),
             "code" | "kbd" | "samp" => self.text.push('`'),
             "a" => self.links += 1,
-            "br" if self.preformatted == 0 && self.cells == 0 => self.text.push('\n'),
             "br" => self.text.push(if self.cells == 0 { '\n' } else { ' ' }),
             "ul" | "ol" | "dl" => self.lists.push(List { ordered: name == "ol", number: 0, marker_due: false }),
             "li" | "dt" => self.begin_item(),
             "blockquote" => self.quotes += 1,
-            "td" | "th" if self.cells > 0 || is_data_cell(node) => {
-                self.cells += 1;
-                if !self.text.is_empty() {
-                    self.text.push_str("| ");
-                }
-            }
             _ => {}
+        }
+    }
+
+    fn in_data_table(&self) -> bool {
+        self.tables.last() == Some(&true)
+    }
+
+    fn begin_cell(&mut self) {
+        self.cells += 1;
+        self.row_cells += 1;
+        if self.row_cells > 1 {
+            self.text.push_str("| ");
         }
     }
 
@@ -181,7 +263,7 @@ impl Walk {
                 }
                 return;
             }
-            "tr" if self.cells == 0 && self.text.contains("| ") => return self.flush_as(Kind::Row),
+            "tr" if self.in_data_table() => return self.flush_as(Kind::Row),
             _ => {}
         }
         if BLOCKS.contains(&name) {
@@ -195,6 +277,7 @@ impl Walk {
             }
             "blockquote" => self.quotes = self.quotes.saturating_sub(1),
             "ul" | "ol" | "dl" => drop(self.lists.pop()),
+            "table" => drop(self.tables.pop()),
             _ => {}
         }
     }
@@ -276,13 +359,10 @@ fn is_skipped(node: NodeRef<'_, Node>, element: &Element) -> bool {
         || element.classes().any(|class| SKIPPED_CLASSES.contains(&class))
 }
 
-/// Is the cell part of a table of data? Tables that hold tables or code lay out a page.
-fn is_data_cell(cell: NodeRef<'_, Node>) -> bool {
-    let table = cell.ancestors().find(|node| node.value().as_element().is_some_and(|e| e.name() == "table"));
-    table.is_some_and(|table| {
-        let mut inner = table.descendants().skip(1).filter_map(|node| node.value().as_element());
-        !inner.any(|element| matches!(element.name(), "table" | "pre" | "h1" | "h2" | "h3"))
-    })
+/// Is it a table of data? Tables that hold tables, code or headings lay out a page.
+fn is_data_table(table: NodeRef<'_, Node>) -> bool {
+    let mut inner = table.descendants().skip(1).filter_map(|node| node.value().as_element());
+    !inner.any(|element| matches!(element.name(), "table" | "pre" | "h1" | "h2" | "h3"))
 }
 
 fn text_of(node: NodeRef<'_, Node>) -> String {

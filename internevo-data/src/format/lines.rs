@@ -154,9 +154,7 @@ fn is_compressed(path: &Path) -> bool {
 fn decoder(path: &Path, file: Counted) -> io::Result<Box<dyn BufRead + Send>> {
     let file = BufReader::with_capacity(BUFFER_BYTES, file);
     Ok(match path.extension().and_then(|extension| extension.to_str()) {
-        Some("gz") => {
-            Box::new(BufReader::with_capacity(BUFFER_BYTES, flate2::bufread::MultiGzDecoder::new(file)))
-        }
+        Some("gz") => Box::new(BufReader::with_capacity(BUFFER_BYTES, flate2::bufread::MultiGzDecoder::new(file))),
         Some("zst") => {
             Box::new(BufReader::with_capacity(BUFFER_BYTES, zstd::stream::read::Decoder::with_buffer(file)?))
         }
@@ -196,7 +194,8 @@ mod tests {
         let text = "\u{feff}one\r\n\n  \ntwo\nlast";
         let expected = (vec![(1, "one".into()), (4, "two".into()), (5, "last".into())], None);
         let members = [gz("\u{feff}one\r\n\n"), gz("  \ntwo\nla"), gz("st")].concat();
-        let frames = [&text[..9], &text[9..]].map(|part| zstd::encode_all(part.as_bytes(), 1).expect("memory")).concat();
+        let frames =
+            [&text[..9], &text[9..]].map(|part| zstd::encode_all(part.as_bytes(), 1).expect("memory")).concat();
         assert_eq!(lines("a.jsonl", text.as_bytes()), expected);
         assert_eq!(lines("a.jsonl.gz", &members), expected);
         assert_eq!(lines("a.jsonl.zst", &frames), expected);
@@ -204,7 +203,8 @@ mod tests {
 
     #[test]
     fn a_truncated_archive_gives_the_lines_before_the_damage() {
-        let text: String = (0..4000u64).map(|i| format!("line {} {}\n", i, i.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+        let text: String =
+            (0..4000u64).map(|i| format!("line {} {}\n", i, i.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
         for (name, bytes) in [("a.gz", gz(&text)), ("a.zst", zstd::encode_all(text.as_bytes(), 1).expect("memory"))] {
             let (found, reason) = lines(name, &bytes[..bytes.len() - 10]);
             assert_eq!(reason, Some(LineFault::TRUNCATED_ARCHIVE), "{name}");

@@ -18,12 +18,12 @@ fn an_mdbook_page_keeps_its_text_and_loses_the_book_around_it() {
 </span>    let s = "hello   world";
 <span class="boring">}</span></code></pre></pre>
 <blockquote><p>Note this.</p></blockquote>
-<table><thead><tr><th>Name</th><th>Use</th></tr></thead><tbody><tr><td>a</td><td>first <b>letter</b></td></tr></tbody></table>
+<table><thead><tr><th>Name</th><th>Use</th></tr></thead><tbody><tr><td></td><td><p>first <b>letter</b></p></td></tr></tbody></table>
 </main><nav class="nav-wrapper"><a rel="next">Next</a></nav></div><script>var x;</script></body></html>"##;
     let page = extract(html);
     assert_eq!((page.title.as_str(), page.lang.as_str()), ("Ownership - The Book", "en"));
     let expected = "## What Is Ownership?\n\nA set of rules for `String`.\n\n- One owner.\n  - Nested item\n- First.\n  Second.\n\
-        1. a\n2. b\n\n```rust\n    let s = \"hello   world\";\n```\n\n> Note this.\n\n| Name | Use |\n| a | first letter |\n";
+        1. a\n2. b\n\n```rust\n    let s = \"hello   world\";\n```\n\n> Note this.\n\n| Name | Use |\n| | first letter |\n";
     assert_eq!(page.text, expected);
 }
 
@@ -38,7 +38,7 @@ fn a_rustdoc_page_loses_its_tool_bar_anchors_and_blanket_implementations() {
 <dl class="item-table"><dt><a href="x">Other</a></dt><dd>Another thing.</dd></dl>
 <h2 id="blanket-implementations">Blanket Implementations</h2><div id="blanket-implementations-list">impl T</div>
 </section></main></body></html>"##;
-    let expected = "# Struct Thing\n\n```rust\npub struct Thing { .. }\n```\n\nExpand description\n\nA thing.\n\n## Fields\n\n\
+    let expected = "# Struct Thing\n\n```rust\npub struct Thing { .. }\n```\n\nA thing.\n\n## Fields\n\n\
         - Other\n  Another thing.\n";
     assert_eq!(extract(html).text, expected);
 }

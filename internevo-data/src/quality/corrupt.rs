@@ -121,7 +121,8 @@ fn hex_table(tokens: usize, rng: &CounterRng) -> String {
 mod tests {
     use super::{super::features::tokens, *};
 
-    const TEXT: &str = "The borrow checker accepts this program because the reference lives long enough. It is freed later.";
+    const TEXT: &str =
+        "The borrow checker accepts this program because the reference lives long enough. It is freed later.";
 
     #[test]
     fn a_shuffled_passage_has_the_same_words_in_another_order() {

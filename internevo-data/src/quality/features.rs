@@ -31,7 +31,11 @@ pub fn tokens(text: &str) -> Vec<Token<'_>> {
             }
             _ => {}
         }
-        if !in_word && (c == '\n' || !c.is_whitespace()) && !(c == '\n' && found.last() == Some(&Token::Mark('\n'))) {
+        let counts = match c {
+            '\n' => found.last() != Some(&Token::Mark('\n')),
+            _ => !in_word && !c.is_whitespace(),
+        };
+        if counts {
             found.push(Token::Mark(c));
         }
     }

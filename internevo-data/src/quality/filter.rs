@@ -60,7 +60,8 @@ impl QualityClassifier {
 
 impl Plugin for QualityClassifier {
     const NAME: &'static str = "quality_classifier";
-    const ABOUT: &'static str = "Drops prose that a linear n-gram classifier, trained on the corpus against noise, finds not fluent.";
+    const ABOUT: &'static str =
+        "Drops prose that a linear n-gram classifier, trained on the corpus against noise, finds not fluent.";
     type Config = QualityClassifierConfig;
 }
 

@@ -102,7 +102,9 @@ pub fn train(
     settings: &QualitySettings,
     progress: &dyn Progress,
 ) -> Result<QualityReport, DataError> {
-    settings.check().map_err(|reason| DataError::Setting { key: "pipeline.filter.quality_classifier".into(), reason })?;
+    settings
+        .check()
+        .map_err(|reason| DataError::Setting { key: "pipeline.filter.quality_classifier".into(), reason })?;
     let model = train::fit(files, settings, progress)?;
     model.save(out_path)?;
     Ok(model.report)

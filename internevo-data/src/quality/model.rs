@@ -111,7 +111,9 @@ impl QualityModel {
     pub fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.model.bias.to_le_bytes());
-        self.model.weights.iter().for_each(|weight| { hasher.update(&weight.to_le_bytes()); });
+        self.model.weights.iter().for_each(|weight| {
+            hasher.update(&weight.to_le_bytes());
+        });
         hasher.finalize().to_hex()[..16].to_owned()
     }
 
@@ -148,12 +150,18 @@ impl QualityModel {
             return Err(invalid(format!("format is `{}`, expected `{FORMAT}`", header.format)));
         }
         if !BITS.contains(&header.settings.bits) || stored.len() != 4 << header.settings.bits {
-            return Err(invalid(format!("{} bytes of weights do not fit `bits` {}", stored.len(), header.settings.bits)));
+            return Err(invalid(format!(
+                "{} bytes of weights do not fit `bits` {}",
+                stored.len(),
+                header.settings.bits
+            )));
         }
         let weights: Vec<f32> =
             stored.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes"))).collect();
         if blake3::hash(stored).to_hex().as_str() != header.weights_blake3 {
-            return Err(invalid("the weights do not have the hash of the header; delete the file to train again".into()));
+            return Err(invalid(
+                "the weights do not have the hash of the header; delete the file to train again".into(),
+            ));
         }
         let model = LinearModel { weights, bias: header.bias };
         Ok(Self { model, settings: header.settings, report: header.report })

@@ -7,10 +7,13 @@ use internevo_core::rng::CounterRng;
 use super::{features::tokens, *};
 use crate::{Features, FilterContext, FilterPlugin, Verdict};
 
-const SUBJECTS: &[&str] = &["the compiler", "a reader", "our parser", "the old server", "each worker", "the new library"];
+const SUBJECTS: &[&str] =
+    &["the compiler", "a reader", "our parser", "the old server", "each worker", "the new library"];
 const VERBS: &[&str] = &["checks", "reads", "returns", "rejects", "stores", "prints", "compares"];
-const OBJECTS: &[&str] = &["every line", "the whole file", "a short message", "two numbers", "the next token", "an error"];
-const ENDINGS: &[&str] = &["before it stops", "when the input ends", "in a single pass", "as the user asked", "without a copy"];
+const OBJECTS: &[&str] =
+    &["every line", "the whole file", "a short message", "two numbers", "the next token", "an error"];
+const ENDINGS: &[&str] =
+    &["before it stops", "when the input ends", "in a single pass", "as the user asked", "without a copy"];
 
 /// Sentences of one grammar: fluent by construction.
 fn prose(seed: u64, sentences: u64) -> String {
@@ -19,7 +22,13 @@ fn prose(seed: u64, sentences: u64) -> String {
     (0..sentences)
         .map(|s| {
             let at = 4 * s;
-            format!("{} {} {} {}. ", pick(SUBJECTS, at), pick(VERBS, at + 1), pick(OBJECTS, at + 2), pick(ENDINGS, at + 3))
+            format!(
+                "{} {} {} {}. ",
+                pick(SUBJECTS, at),
+                pick(VERBS, at + 1),
+                pick(OBJECTS, at + 2),
+                pick(ENDINGS, at + 3)
+            )
         })
         .collect()
 }
@@ -95,7 +104,8 @@ fn the_stage_trains_only_when_the_classifier_is_used_and_has_no_model() {
     corpus(&inputs, 6);
     let inputs = crate::stage::find_inputs(&inputs, Path::new("")).expect("inputs");
     let artifacts = dir.path().join("artifacts");
-    let ensure = |pipeline: &PipelineConfig| ensure_trained(&inputs, &artifacts, pipeline, &()).expect("trained").is_some();
+    let ensure =
+        |pipeline: &PipelineConfig| ensure_trained(&inputs, &artifacts, pipeline, &()).expect("trained").is_some();
     assert!(!ensure(&PipelineConfig { quality: vec!["other".into()], ..PipelineConfig::default() }));
     let filter = toml::from_str("quality_classifier.train.bits = 12").expect("settings");
     assert!(ensure(&PipelineConfig { filter, ..PipelineConfig::default() }));

@@ -9,9 +9,10 @@ use internevo_core::{rng::CounterRng, storage};
 use rayon::prelude::*;
 
 use super::{
-    QualityReport, QualitySettings, is_prose,
+    QualityReport, QualitySettings,
     corrupt::Corruption,
     features::{PASSAGE_TOKENS, Token, features, tokens},
+    is_prose,
     model::{Example, LinearModel, QualityModel},
 };
 use crate::{
@@ -253,8 +254,12 @@ mod tests {
         let english = "The compiler checks that every reference is valid for as long as it is used, and it rejects programs \
                        in which a value could be freed while something still points at it; ";
         assert!(good(english));
-        assert!(good("编译器会检查每个引用在使用期间是否有效，如果某个值可能在仍被指向时被释放，则拒绝该程序。这是所有权规则的一部分"));
-        assert!(!good("| 12 | 0x3f | -- | 99.5 | 17 | 0x00 | ++ | 3 |\n| 1 | 0x3e | -- | 91.5 | 18 | 0x01 | ++ | 4 |\n"));
+        assert!(good(
+            "编译器会检查每个引用在使用期间是否有效，如果某个值可能在仍被指向时被释放，则拒绝该程序。这是所有权规则的一部分"
+        ));
+        assert!(!good(
+            "| 12 | 0x3f | -- | 99.5 | 17 | 0x00 | ++ | 3 |\n| 1 | 0x3e | -- | 91.5 | 18 | 0x01 | ++ | 4 |\n"
+        ));
         assert!(!good(&"Home | About | ".repeat(20)));
     }
 }

@@ -56,7 +56,8 @@ pub struct BlockedUrls {
 
 impl Plugin for BlockedUrls {
     const NAME: &'static str = "blocked_urls";
-    const ABOUT: &'static str = "Drops documents from blocked domains or addresses, and documents whose links lead there.";
+    const ABOUT: &'static str =
+        "Drops documents from blocked domains or addresses, and documents whose links lead there.";
     type Config = BlockedUrlsConfig;
 }
 
@@ -124,7 +125,8 @@ mod tests {
 
     #[test]
     fn a_document_from_a_blocked_place_goes_whatever_its_text() {
-        let config = BlockedUrlsConfig { domains: vec!["https://Spam.example/".into()], ..BlockedUrlsConfig::default() };
+        let config =
+            BlockedUrlsConfig { domains: vec!["https://Spam.example/".into()], ..BlockedUrlsConfig::default() };
         assert_eq!(judge(config.clone(), "http://sub.spam.example/a", "fine"), Verdict::drop("blocked_domain", 1.0));
         assert_eq!(judge(config.clone(), "https://x.org/best-porn", "fine"), Verdict::drop("blocked_url_word", 1.0));
         assert_eq!(judge(config, "https://docs.rs/serde", "fine"), Verdict::Keep);

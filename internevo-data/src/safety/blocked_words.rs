@@ -64,7 +64,8 @@ pub struct BlockedWords {
 
 impl Plugin for BlockedWords {
     const NAME: &'static str = "blocked_words";
-    const ABOUT: &'static str = "Drops documents in which phrases of spam, fraud, gambling and adult pages are frequent.";
+    const ABOUT: &'static str =
+        "Drops documents in which phrases of spam, fraud, gambling and adult pages are frequent.";
     type Config = BlockedWordsConfig;
 }
 
@@ -75,8 +76,10 @@ impl FilterPlugin for BlockedWords {
         let hard = words.len();
         // A phrase in both lists is a hard one: the first of equal entries is the one that matches.
         words.extend(entries(Self::NAME, built_in(SOFT_WORDS), &config.soft, &config.soft_file)?);
-        let matcher = WordMatcher::new(&words)
-            .map_err(|e| PluginError::Build { plugin: Self::NAME, reason: format!("the word list is too large: {e}") })?;
+        let matcher = WordMatcher::new(&words).map_err(|e| PluginError::Build {
+            plugin: Self::NAME,
+            reason: format!("the word list is too large: {e}"),
+        })?;
         Ok(Box::new(Self { config, matcher, hard, fingerprint: fingerprint(&words) }))
     }
 }
@@ -145,11 +148,13 @@ mod tests {
 
     #[test]
     fn a_spam_page_goes_and_an_article_that_mentions_a_word_stays() {
-        let spam = "Best ONLINE CASINO of 2024! Claim your casino bonus and free spins now, no deposit bonus for all players.";
+        let spam =
+            "Best ONLINE CASINO of 2024! Claim your casino bonus and free spins now, no deposit bonus for all players.";
         assert_eq!(reason(&judge(BlockedWordsConfig::default(), spam)), "blocked_words_hard");
-        let article = "The city council debated the casino on Monday. Residents fear that gambling brings crime; others \
+        let article =
+            "The city council debated the casino on Monday. Residents fear that gambling brings crime; others \
                        hope for jobs. The casino would open in 2026, the mayor said, and pay for the new school. "
-            .repeat(3);
+                .repeat(3);
         assert_eq!(judge(BlockedWordsConfig::default(), &article), Verdict::Keep);
         let medical = "Sildenafil, sold as Viagra, was first studied for hypertension. Trials showed that viagra, like cialis and \
                        levitra, inhibits the same enzyme; "
@@ -184,7 +189,8 @@ mod tests {
         };
         assert_eq!(reason(&judge(config(&path), "Do not frobnicate it.")), "blocked_words_hard");
         let context = FilterContext { lang: None, artifacts: Path::new("none") };
-        let message = BlockedWords::build(config(&dir.path().join("no.txt")), &context).err().expect("missing").to_string();
+        let message =
+            BlockedWords::build(config(&dir.path().join("no.txt")), &context).err().expect("missing").to_string();
         assert!(message.contains("no.txt"), "{message}");
     }
 }

@@ -140,12 +140,15 @@ pub const BLOCKED_DOMAINS: &[&str] = &[
 ];
 
 /// Parts of an address (between anything that is not a letter or digit) that give such a page away. One is enough.
-pub const HARD_URL_WORDS: &[&str] =
-    &["porn", "porno", "pornos", "xxx", "xvideos", "camgirls", "sexcams", "hentai", "escorts", "viagra", "1xbet", "judi"];
+pub const HARD_URL_WORDS: &[&str] = &[
+    "porn", "porno", "pornos", "xxx", "xvideos", "camgirls", "sexcams", "hentai", "escorts", "viagra", "1xbet", "judi",
+];
 
 /// Parts of an address of which two are needed.
-pub const SOFT_URL_WORDS: &[&str] =
-    &["sex", "sexy", "nude", "nudes", "erotic", "adult", "milf", "casino", "casinos", "slots", "betting", "poker", "cialis"];
+pub const SOFT_URL_WORDS: &[&str] = &[
+    "sex", "sexy", "nude", "nudes", "erotic", "adult", "milf", "casino", "casinos", "slots", "betting", "poker",
+    "cialis",
+];
 
 /// Reads a list file: one entry per line, `#` begins a comment, blank lines do not count; entries are folded to lower case.
 ///

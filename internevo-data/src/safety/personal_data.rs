@@ -63,7 +63,9 @@ impl Filter for PersonalData {
 
 /// E-mail addresses and public IPv4 addresses of a text.
 fn count(text: &str) -> usize {
-    let delimiter = |c: char| c.is_whitespace() || matches!(c, '<' | '>' | '(' | ')' | '[' | ']' | '"' | '\'' | ',' | ';' | '`' | '|');
+    let delimiter = |c: char| {
+        c.is_whitespace() || matches!(c, '<' | '>' | '(' | ')' | '[' | ']' | '"' | '\'' | ',' | ';' | '`' | '|')
+    };
     text.split(delimiter).filter(|word| is_email(word) || is_public_ip(word)).count()
 }
 
@@ -71,8 +73,12 @@ fn is_email(word: &str) -> bool {
     let word = word.strip_prefix("mailto:").unwrap_or(word).trim_end_matches(['.', ':']);
     let Some((name, domain)) = word.split_once('@') else { return false };
     let Some((host, top)) = domain.rsplit_once('.') else { return false };
-    let part = |s: &str, extra: &[char]| !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || extra.contains(&c));
-    part(name, &['.', '_', '-', '+']) && part(host, &['.', '-']) && top.len() >= 2 && top.chars().all(|c| c.is_ascii_alphabetic())
+    let part =
+        |s: &str, extra: &[char]| !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || extra.contains(&c));
+    part(name, &['.', '_', '-', '+'])
+        && part(host, &['.', '-'])
+        && top.len() >= 2
+        && top.chars().all(|c| c.is_ascii_alphabetic())
 }
 
 /// Version numbers of four parts look like addresses too; those with small numbers (`1.2.3.4`) are not counted.
@@ -80,7 +86,8 @@ fn is_public_ip(word: &str) -> bool {
     let word = word.trim_end_matches(['.', ':']);
     let word = word.split_once(':').map_or(word, |(address, _)| address);
     word.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| {
-        let local = ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_documentation() || ip.is_multicast();
+        let local =
+            ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_documentation() || ip.is_multicast();
         !local && !ip.is_broadcast() && ip.octets()[0] != 0 && ip.octets().iter().any(|octet| *octet > 31)
     })
 }
@@ -97,7 +104,9 @@ mod tests {
         for hit in ["a.b+c@mail.example.org", "<x@y.io>,", "mailto:me@host.de.", "93.184.216.34", "8.8.44.4:80"] {
             assert_eq!(count(hit), 1, "{hit}");
         }
-        for miss in ["@handle", "user@localhost", "1.2.3.4", "192.168.0.1", "127.0.0.1", "a@b@c.de", "git@github.com:x/y"] {
+        for miss in
+            ["@handle", "user@localhost", "1.2.3.4", "192.168.0.1", "127.0.0.1", "a@b@c.de", "git@github.com:x/y"]
+        {
             assert_eq!(count(miss), 0, "{miss}");
         }
     }

@@ -82,7 +82,9 @@ mod tests {
 
     #[test]
     fn a_domain_blocks_its_subdomains_and_nothing_that_only_ends_alike() {
-        for blocked in ["http://bad.com", "https://WWW.Bad.com:8080/x", "http://a.b.bad.com/", "http://u@bad.com", "bad.com."] {
+        for blocked in
+            ["http://bad.com", "https://WWW.Bad.com:8080/x", "http://a.b.bad.com/", "http://u@bad.com", "bad.com."]
+        {
             assert_eq!(rules().judge(blocked), Some(Blocked::Domain), "{blocked}");
         }
         for fine in ["http://notbad.com", "http://bad.com.example.org", "http://example.org/bad.com"] {

@@ -216,7 +216,16 @@ impl Judged {
         let (text, meta) = (escaped(bytes), serde_json::Map::new());
         let reason = fault.reason;
         let detail = &fault.detail;
-        self.lines.reject(&Rejection { id: "", reason, value: 0.0, filter: READER, place, detail, text: &text, meta: &meta });
+        self.lines.reject(&Rejection {
+            id: "",
+            reason,
+            value: 0.0,
+            filter: READER,
+            place,
+            detail,
+            text: &text,
+            meta: &meta,
+        });
     }
 }
 

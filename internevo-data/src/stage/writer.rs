@@ -246,7 +246,9 @@ impl StageWriter {
     fn remove(&self, name: &str) -> Result<(), DataError> {
         let path = self.output.join(name);
         match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StorageError::at("remove", path)(error).into()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(StorageError::at("remove", path)(error).into())
+            }
             _ => Ok(()),
         }
     }

@@ -142,7 +142,7 @@ fn value_of(expression: &str) -> Value {
 
 #[test]
 fn arithmetic_is_pythons() {
-    // Values printed by CPython 3.12.
+    // By Python's rules: floor division and modulo round towards minus infinity, `**` binds to the right.
     for (expression, value) in [
         ("-2 ** 2", -4),
         ("2 ** 3 ** 2", 512),

@@ -1,0 +1,54 @@
+//! Somebody else's filter: its package builds against `internevo-data` alone, and its binary offers it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Copies the example out of the source tree, so that building it writes nothing there, and gives it this workspace's lock file,
+/// so that it builds offline.
+fn outside_package() -> (PathBuf, PathBuf) {
+    let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let example = crate_dir.join("examples/outside_filter");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("outside_filter");
+    let package = target.join("package");
+    fs::create_dir_all(package.join("src")).expect("folder");
+    let manifest = fs::read_to_string(example.join("Cargo.toml")).expect("manifest");
+    let absolute = manifest.replace("path = \"../..\"", &format!("path = {:?}", crate_dir.display().to_string()));
+    assert_ne!(manifest, absolute, "the example names internevo-data by its path");
+    fs::write(package.join("Cargo.toml"), absolute).expect("manifest");
+    fs::copy(example.join("src/main.rs"), package.join("src/main.rs")).expect("source");
+    fs::copy(crate_dir.join("../Cargo.lock"), package.join("Cargo.lock")).expect("lock file");
+    (package, target)
+}
+
+fn cargo(package: &Path, target: &Path, arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO"))
+        .args(arguments)
+        .args(["--offline", "--quiet"])
+        .current_dir(package)
+        .env("CARGO_TARGET_DIR", target)
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn a_filter_outside_the_workspace_is_listed_by_its_own_binary_and_needs_no_burn() {
+    let (package, target) = outside_package();
+    let tree = cargo(&package, &target, &["tree", "--prefix", "none", "--edges", "normal"]);
+    assert!(tree.contains("internevo-data v") && tree.contains("internevo-core v"), "{tree}");
+    let heavy = tree.lines().find(|line| line.starts_with("burn") || line.starts_with("cubecl"));
+    assert_eq!(heavy, None);
+
+    let listed: serde_json::Value = serde_json::from_str(&cargo(&package, &target, &["run"])).expect("JSON");
+    let filters = listed.as_array().expect("a list");
+    let own = filters.iter().find(|filter| filter["name"] == "no_shouting").expect("listed");
+    assert_eq!((&own["kind"], &own["crate"]), (&"filter".into(), &"outside-filter".into()));
+    assert_eq!((&own["version"], &own["default"]["max_capitals"]), (&"0.3.1".into(), &0.4.into()));
+    assert!(own["place"].as_str().expect("place").starts_with("src/main.rs:"), "{own}");
+    assert!(own["schema"]["properties"]["max_capitals"].is_object(), "{own}");
+    assert!(filters.iter().any(|filter| filter["name"] == "gopher_quality"), "{listed}");
+}
