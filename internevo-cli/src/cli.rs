@@ -5,7 +5,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     commands::{
         completions::Completions, config::ConfigCommand, data::DataCommand, doctor::Doctor, eval::Eval, export::Export,
-        generate::Generate, import::Import, plugins::Plugins, report::Report, tokenizer::TokenizerCommand, train::Train,
+        generate::Generate, import::Import, plugins::Plugins, report::Report, tokenizer::TokenizerCommand,
+        train::Train,
     },
     context::Context,
 };

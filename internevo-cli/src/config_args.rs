@@ -32,7 +32,9 @@ impl ConfigArgs {
             preset: self.preset.clone(),
             files: self.config.clone(),
             sets: self.sets.clone(),
-            env: std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect(),
+            env: std::env::vars_os()
+                .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+                .collect(),
         };
         Ok(config::load(&request)?)
     }

@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use crate::{cli::GlobalArgs, terminal::{Console, ConsoleOptions}};
+use crate::{
+    cli::GlobalArgs,
+    terminal::{Console, ConsoleOptions},
+};
 
 /// The surroundings of a command. Passed by reference; nothing in it changes.
 #[derive(Clone, Debug)]

@@ -74,7 +74,10 @@ fn is_users(cause: &(dyn std::error::Error + 'static)) -> bool {
     let settings = cause.is::<UserError>()
         || cause.is::<ConfigErrors>()
         || cause.is::<LayoutErrors>()
-        || matches!(cause.downcast_ref(), Some(PluginError::Unknown { .. } | PluginError::Config { .. } | PluginError::Duplicate { .. }));
+        || matches!(
+            cause.downcast_ref(),
+            Some(PluginError::Unknown { .. } | PluginError::Config { .. } | PluginError::Duplicate { .. })
+        );
     let data = match cause.downcast_ref::<DataError>() {
         Some(DataError::Storage(_) | DataError::Threads { .. } | DataError::Interrupted { .. }) | None => false,
         Some(_) => true,
@@ -121,7 +124,8 @@ mod tests {
 
     #[test]
     fn a_cause_is_not_printed_twice() {
-        let io = std::fs::read("/no/such/file").context("cannot read /no/such/file: No such file or directory (os error 2)");
+        let io =
+            std::fs::read("/no/such/file").context("cannot read /no/such/file: No such file or directory (os error 2)");
         assert_eq!(chain(&io.expect_err("absent")).matches("No such file").count(), 1);
     }
 }

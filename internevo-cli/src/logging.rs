@@ -49,9 +49,12 @@ pub fn rank_log(run_dir: &Path, rank: usize) -> PathBuf {
     run_dir.join("logs").join(format!("rank-{rank}.jsonl"))
 }
 
-fn terminal_layer<S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>>(console: &Console) -> impl Layer<S> {
+fn terminal_layer<S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>>(
+    console: &Console,
+) -> impl Layer<S> {
     let wanted = std::env::var("RUST_LOG").ok().and_then(|v| v.parse::<Targets>().ok());
-    OnTerminal { console: console.clone() }.with_filter(wanted.unwrap_or_else(|| Targets::new().with_default(Level::WARN)))
+    OnTerminal { console: console.clone() }
+        .with_filter(wanted.unwrap_or_else(|| Targets::new().with_default(Level::WARN)))
 }
 
 struct OnTerminal {

@@ -55,7 +55,8 @@ pub fn load(path: &Path) -> anyhow::Result<ModelSource> {
     let origin = find_checkpoint(path)?;
     let (spec, params) = state::load_weights(&origin)?;
     let absolute = std::path::absolute(&origin)?;
-    let tokenizer_json = absolute.ancestors().take(TOKENIZER_LEVELS).map(|p| p.join("tokenizer.json")).find(|p| p.is_file());
+    let tokenizer_json =
+        absolute.ancestors().take(TOKENIZER_LEVELS).map(|p| p.join("tokenizer.json")).find(|p| p.is_file());
     Ok(ModelSource { spec, params, tokenizer_json, origin })
 }
 

@@ -68,10 +68,13 @@ pub trait FilterPlugin: Plugin {
     fn build(config: Self::Config, cx: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError>;
 }
 
+/// [`FilterPlugin::build`] with its settings still a table.
+type BuildFn = fn(&toml::Table, &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError>;
+
 /// A registered filter.
 pub struct FilterEntry {
     descriptor: Descriptor,
-    build: fn(&toml::Table, &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError>,
+    build: BuildFn,
 }
 
 impl FilterEntry {

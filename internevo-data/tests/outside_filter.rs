@@ -29,6 +29,7 @@ fn cargo(package: &Path, target: &Path, arguments: &[&str]) -> String {
         .args(["--offline", "--quiet"])
         .current_dir(package)
         .env("CARGO_TARGET_DIR", target)
+        .env("CARGO_PROFILE_DEV_DEBUG", "0")
         .output()
         .expect("cargo runs");
     assert!(output.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -1,6 +1,7 @@
 //! Splitting work over threads by rows, in pieces whose size never depends on the number of threads.
 
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 /// Elements a task handles at least: below this, handing work to another thread costs more than it saves.
 pub(crate) const GRAIN: usize = 16 * 1024;
@@ -25,6 +26,18 @@ pub(crate) fn for_blocks<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, 
         return;
     }
     out.par_chunks_mut(size).enumerate().for_each(|(index, block)| f(index, block));
+}
+
+/// A new vector of `len` elements that `write` fills. Saves clearing memory that is written right after.
+///
+/// # Safety
+/// `write` writes every element of the slice it gets.
+pub(crate) unsafe fn written(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
+    let mut out = Vec::with_capacity(len);
+    write(&mut out.spare_capacity_mut()[..len]);
+    // SAFETY: the capacity is at least `len`, and by the caller's promise these elements are written.
+    unsafe { out.set_len(len) };
+    out
 }
 
 /// A mutable slice that several tasks write at places which they guarantee to be disjoint (column stripes, say).

@@ -2,16 +2,12 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use internevo_core::{config, storage};
 use serde_json::json;
 
-use crate::{
-    config_args::ConfigArgs,
-    context::Context,
-    error::OrUser as _,
-    import_py::{self, Skipped},
-};
+use crate::{config_args::ConfigArgs, context::Context, error::OrUser as _};
 
 /// Shows, describes or imports a configuration.
 #[derive(Debug, Subcommand)]
@@ -26,7 +22,9 @@ pub enum ConfigCommand {
 
 /// Prints the resolved configuration.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  internevo config show --preset internlm2-7b\n  internevo config show --config my.toml --set data.micro_num=4 --origin\n\nPresets: tiny (default), smoke, small, internlm2-1_8b, internlm2-7b, internlm2-20b")]
+#[command(
+    after_help = "Examples:\n  internevo config show --preset internlm2-7b\n  internevo config show --config my.toml --set data.micro_num=4 --origin\n\nPresets: tiny (default), smoke, small, internlm2-1_8b, internlm2-7b, internlm2-20b"
+)]
 pub struct Show {
     /// Which configuration
     #[command(flatten)]
@@ -98,12 +96,13 @@ fn walk(value: &toml::Value, path: String, visit: &mut impl FnMut(&str, &toml::V
 
 impl ImportPy {
     fn run(self, cx: &Context) -> anyhow::Result<()> {
-        let source = storage::read_to_string(&self.file).or_user()?;
-        let imported = import_py::import(&source);
         let file = self.file.display();
-        let lines = |s: &Skipped| format!("{file}:{}: {}: {}", s.line, s.what, s.why);
-        let mut text: String = imported.skipped.iter().map(|s| format!("# left out: {}\n", lines(s))).collect();
-        text.push_str(&toml::to_string(&imported.config)?);
-        cx.emit(&json!({ "config": imported.config, "skipped": imported.skipped }), || text)
+        let source = storage::read_to_string(&self.file).or_user()?;
+        let imported = config::import_py(&source).with_context(|| format!("cannot read {file}")).or_user()?;
+        let parsed: toml::Table = toml::from_str(&imported.toml)?;
+        cx.emit(&json!({ "config": parsed, "skipped": imported.skipped }), || {
+            let comments: String = imported.skipped.iter().map(|s| format!("# left out: {file}: {s}\n")).collect();
+            comments + &imported.toml
+        })
     }
 }

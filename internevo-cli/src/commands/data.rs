@@ -51,7 +51,9 @@ pub enum DataCommand {
 
 /// Runs the pipeline.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  internevo data run --config corpus.toml\n  internevo data run --config corpus.toml --shard $SLURM_ARRAY_TASK_ID --of 16\n\nWith --shard each call processes its part of the raw files into its own folder; near duplicates are then found inside\neach part, so finish with `internevo data dedup` over all of them.")]
+#[command(
+    after_help = "Examples:\n  internevo data run --config corpus.toml\n  internevo data run --config corpus.toml --shard $SLURM_ARRAY_TASK_ID --of 16\n\nWith --shard each call processes its part of the raw files into its own folder; near duplicates are then found inside\neach part, so finish with `internevo data dedup` over all of them."
+)]
 pub struct RunPipeline {
     /// Which configuration
     #[command(flatten)]
@@ -75,7 +77,9 @@ pub struct Inspect {
 
 /// One stage.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  internevo data format --input pages --output formatted\n  internevo data clean --input formatted --output cleaned --lang en\n  internevo data dedup --input cleaned --output unique --threads 8\n\nOUT holds kept/, rejected/ (each document with its reason) and report.json.")]
+#[command(
+    after_help = "Examples:\n  internevo data format --input pages --output formatted\n  internevo data clean --input formatted --output cleaned --lang en\n  internevo data dedup --input cleaned --output unique --threads 8\n\nOUT holds kept/, rejected/ (each document with its reason) and report.json."
+)]
 pub struct Stage {
     /// Documents: JSONL(.gz/.zst), or files and folders of HTML, Markdown, text and sources
     #[arg(long, value_name = "DIR")]
@@ -154,7 +158,9 @@ impl Stage {
         let progress = StageProgress::new(&cx.console, &interrupt);
         let report = Phases::new(&cx.console).run(stage, || corpus::run_one(&request, &progress))?;
         let output = request.output.display();
-        cx.emit(&report, || format!("{}{}\n{output}\n", funnel(std::slice::from_ref(&report)), reasons(&report.reasons)))
+        cx.emit(&report, || {
+            format!("{}{}\n{output}\n", funnel(std::slice::from_ref(&report)), reasons(&report.reasons))
+        })
     }
 }
 
@@ -176,7 +182,8 @@ fn funnel(reports: &[StageReport]) -> String {
 fn reasons(reasons: &BTreeMap<String, u64>) -> String {
     let mut sorted: Vec<(&String, &u64)> = reasons.iter().collect();
     sorted.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), *reason));
-    let rows: Vec<[String; 2]> = sorted.into_iter().map(|(reason, count)| [reason.clone(), count.to_string()]).collect();
+    let rows: Vec<[String; 2]> =
+        sorted.into_iter().map(|(reason, count)| [reason.clone(), count.to_string()]).collect();
     if rows.is_empty() { String::new() } else { format!("\nrejected because\n{}", terminal::table(&rows)) }
 }
 

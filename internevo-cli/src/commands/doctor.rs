@@ -9,7 +9,9 @@ use crate::{context::Context, error::Silent, system, terminal};
 
 /// Checks what this machine has and lacks.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  internevo doctor\n  internevo doctor --json | jq '.checks[] | select(.state != \"ok\")'")]
+#[command(
+    after_help = "Examples:\n  internevo doctor\n  internevo doctor --json | jq '.checks[] | select(.state != \"ok\")'"
+)]
 pub struct Doctor {
     /// Folder that runs would be written to
     #[arg(long, default_value = "runs", value_name = "DIR")]
@@ -90,7 +92,11 @@ fn processor() -> Check {
     let name = system::cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned());
     let found = format!("{name}, {} threads, {}", system::cores(), features.join(" "));
     let fast = features.iter().any(|f| matches!(*f, "avx2" | "neon"));
-    if fast { Check::new("processor", State::Ok, found) } else { Check::new("processor", State::Missing, format!("{found} (no AVX2 or NEON: training works but is slow)")) }
+    if fast {
+        Check::new("processor", State::Ok, found)
+    } else {
+        Check::new("processor", State::Missing, format!("{found} (no AVX2 or NEON: training works but is slow)"))
+    }
 }
 
 fn memory() -> Check {
@@ -131,7 +137,9 @@ fn writable(run_dir: &Path) -> Check {
 
 fn corpus_sources() -> Vec<Check> {
     let lock = Path::new("Cargo.lock");
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let home = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
     let registry = home.map(|h| h.join("registry"));
     let folders = |sub: &str| -> usize {
         let Some(registry) = &registry else { return 0 };
@@ -139,14 +147,22 @@ fn corpus_sources() -> Vec<Check> {
         indexes.filter_map(Result::ok).filter_map(|d| std::fs::read_dir(d.path()).ok()).map(Iterator::count).sum()
     };
     let (sources, archives) = (folders("src"), folders("cache"));
-    let found = format!("{sources} unpacked packages, {archives} archives in {}", registry.as_deref().unwrap_or(Path::new("?")).display());
+    let found = format!(
+        "{sources} unpacked packages, {archives} archives in {}",
+        registry.as_deref().unwrap_or(Path::new("?")).display()
+    );
     let packages = if sources + archives > 0 { State::Ok } else { State::Missing };
-    let docs = system::first_line("rustc", &["--print", "sysroot"]).map(|s| PathBuf::from(s).join("share/doc/rust/html"));
+    let docs =
+        system::first_line("rustc", &["--print", "sysroot"]).map(|s| PathBuf::from(s).join("share/doc/rust/html"));
     let have_docs = docs.as_ref().is_some_and(|d| d.is_dir());
     let docs_found = docs.map_or_else(|| "no rustc found".to_owned(), |d| d.display().to_string());
     let any = lock.is_file() && packages == State::Ok || have_docs;
     vec![
-        Check::new("Cargo.lock", if lock.is_file() { State::Ok } else { State::Missing }, "in the working directory: decides which packages are read"),
+        Check::new(
+            "Cargo.lock",
+            if lock.is_file() { State::Ok } else { State::Missing },
+            "in the working directory: decides which packages are read",
+        ),
         Check::new("cargo packages", packages, found),
         optional("cargo", "cargo", &["--version"]),
         Check::new("rust docs", if have_docs { State::Ok } else { State::Missing }, docs_found),

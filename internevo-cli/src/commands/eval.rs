@@ -1,6 +1,9 @@
 //! `internevo eval --model runs/tiny/latest --data held_out.jsonl`
 
-use std::{path::{Path, PathBuf}, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::Args;
 use internevo_core::batch::{IGNORE_INDEX, PackedBatch};
@@ -16,7 +19,9 @@ use crate::{context::Context, corpus::texts, error::OrUser as _, model_source, u
 
 /// Loss, perplexity and bits per byte.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  internevo eval --model runs/tiny/latest --data held_out.jsonl\n  internevo eval --model exported --data tokens/valid.idx --limit 100 --json")]
+#[command(
+    after_help = "Examples:\n  internevo eval --model runs/tiny/latest --data held_out.jsonl\n  internevo eval --model exported --data tokens/valid.idx --limit 100 --json"
+)]
 pub struct Eval {
     /// A Hugging Face folder, a run directory or a checkpoint
     #[arg(long, value_name = "DIR")]
@@ -64,7 +69,13 @@ impl Eval {
         })
     }
 
-    fn rows(&self, cx: &Context, decoder: &Decoder, store: TokenStore, lengths: Option<&[u32]>) -> anyhow::Result<EvalSums> {
+    fn rows(
+        &self,
+        cx: &Context,
+        decoder: &Decoder,
+        store: TokenStore,
+        lengths: Option<&[u32]>,
+    ) -> anyhow::Result<EvalSums> {
         let shape = LoaderConfig {
             seq_len: decoder.spec().max_positions,
             micro_bsz: 1,
@@ -124,12 +135,18 @@ fn token_lengths(tokenizer: &Tokenizer, vocab: usize) -> Vec<u32> {
 
 /// The token store that `path` means, if it means one.
 fn open_store(path: &Path) -> anyhow::Result<Option<TokenStore>> {
-    let is_store = |p: &Path| p.extension().is_some_and(|e| e == "idx" || e == "bin" || e == "meta");
+    let endings = [".idx", ".bin.meta", ".bin"];
     if path.is_file() {
-        let prefix = path.with_extension("");
-        return if is_store(path) { Ok(Some(TokenStore::open_prefix(prefix).or_user()?)) } else { Ok(None) };
+        let name = path.to_string_lossy();
+        let Some(prefix) = endings.iter().find_map(|ending| name.strip_suffix(ending)) else { return Ok(None) };
+        if !Path::new(&format!("{prefix}.idx")).is_file() {
+            user_bail!("{} has no .idx beside it; name the folder of an InternEvo store", path.display());
+        }
+        return Ok(Some(TokenStore::open_prefix(prefix).or_user()?));
     }
-    let holds_store = std::fs::read_dir(path)?.filter_map(Result::ok).any(|e| is_store(&e.path()));
+    let is_store = |name: &str| endings.iter().any(|ending| name.ends_with(ending));
+    let holds_store =
+        std::fs::read_dir(path)?.filter_map(Result::ok).any(|e| is_store(&e.file_name().to_string_lossy()));
     if holds_store { Ok(Some(TokenStore::open_folder(path, "valid").or_user()?)) } else { Ok(None) }
 }
 

@@ -10,7 +10,9 @@ use crate::{context::Context, error::OrUser as _, model_source, terminal};
 
 /// Writes a checkpoint as a Hugging Face folder.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  internevo export --to hf-llama runs/tiny/latest exported\n  internevo export --to hf-internlm2 runs/tiny/latest/checkpoints/step-00000100 exported")]
+#[command(
+    after_help = "Examples:\n  internevo export --to hf-llama runs/tiny/latest exported\n  internevo export --to hf-internlm2 runs/tiny/latest/checkpoints/step-00000100 exported"
+)]
 pub struct Export {
     /// Layout of the folder
     #[arg(long, value_enum, default_value_t = Target::HfLlama)]
@@ -53,7 +55,8 @@ impl Export {
         let source = model_source::load(&self.from)?;
         let tokenizer = self.tokenizer.or(source.tokenizer_json.clone());
         if tokenizer.is_none() {
-            cx.console.warn("there is no tokenizer.json beside the model; the export has none either (--tokenizer FILE)");
+            cx.console
+                .warn("there is no tokenizer.json beside the model; the export has none either (--tokenizer FILE)");
         }
         let files = tokenizer.as_deref().map(model_source::tokenizer_files).transpose().or_user()?;
         let options = ExportOptions::new(self.to.format()).with_tokenizer(files);

@@ -15,7 +15,9 @@ use crate::{
 
 /// Generates text.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  internevo generate --model runs/tiny/latest --prompt \"pub fn \" --prompt \"This crate\"\n  internevo generate --model runs/tiny/latest/export/hf --prompt \"Permission is\" --temperature 0.8 --top-p 0.95 --seed 7")]
+#[command(
+    after_help = "Examples:\n  internevo generate --model runs/tiny/latest --prompt \"pub fn \" --prompt \"This crate\"\n  internevo generate --model runs/tiny/latest/export/hf --prompt \"Permission is\" --temperature 0.8 --top-p 0.95 --seed 7"
+)]
 pub struct Generate {
     /// A Hugging Face folder, a run directory or a checkpoint
     #[arg(long, value_name = "DIR")]
@@ -74,7 +76,9 @@ impl Generate {
     fn one(&self, cx: &Context, model: &TextModel, prompt: &str, sampling: &Sampling) -> anyhow::Result<Vec<u32>> {
         let mut ids: Vec<u32> = Vec::new();
         if self.bos {
-            let Some(bos) = model.tokenizer.bos_id() else { user_bail!("the tokenizer has no begin-of-sequence token") };
+            let Some(bos) = model.tokenizer.bos_id() else {
+                user_bail!("the tokenizer has no begin-of-sequence token")
+            };
             ids.push(bos);
         }
         ids.extend(model.tokenizer.encode(prompt)?);

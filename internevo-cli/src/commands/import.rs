@@ -10,7 +10,9 @@ use crate::{context::Context, error::OrUser as _, model_source, terminal, train:
 
 /// Reads a Hugging Face folder into a checkpoint.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  internevo import internlm2-1_8b imported\n  internevo train --config sft.toml --set ckpt.load_ckpt_folder=imported --set 'ckpt.load_ckpt_content=[\"model\"]'")]
+#[command(
+    after_help = "Example:\n  internevo import internlm2-1_8b imported\n  internevo train --config sft.toml --set ckpt.load_ckpt_folder=imported --set 'ckpt.load_ckpt_content=[\"model\"]'"
+)]
 pub struct Import {
     /// A folder with `config.json` (`llama` or `internlm2`) and safetensors
     #[arg(value_name = "HF_DIR")]

@@ -8,7 +8,9 @@ use crate::{context::Context, terminal};
 
 /// Lists registered plugins.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  internevo plugins\n  internevo plugins --json | jq '.[] | select(.kind == \"filter\").name'")]
+#[command(
+    after_help = "Examples:\n  internevo plugins\n  internevo plugins --json | jq '.[] | select(.kind == \"filter\").name'"
+)]
 pub struct Plugins {}
 
 /// One plugin, as `internevo plugins --json` shows it.
@@ -56,9 +58,19 @@ impl From<&Descriptor> for PluginInfo {
 pub fn list() -> Result<Vec<PluginInfo>, PluginError> {
     let mut all = Vec::new();
     all.extend(Registry::<internevo_data::FilterEntry>::collect()?.iter().map(|e| PluginInfo::from(e.descriptor())));
-    all.extend(Registry::<internevo_parallel::lr::LrScheduleEntry>::collect()?.iter().map(|e| PluginInfo::from(e.descriptor())));
-    all.extend(Registry::<internevo_parallel::optimizer::OptimizerEntry>::collect()?.iter().map(|e| PluginInfo::from(e.descriptor())));
-    all.extend(Registry::<internevo_core::metrics::SinkEntry>::collect()?.iter().map(|e| PluginInfo::from(e.descriptor())));
+    all.extend(
+        Registry::<internevo_parallel::lr::LrScheduleEntry>::collect()?
+            .iter()
+            .map(|e| PluginInfo::from(e.descriptor())),
+    );
+    all.extend(
+        Registry::<internevo_parallel::optimizer::OptimizerEntry>::collect()?
+            .iter()
+            .map(|e| PluginInfo::from(e.descriptor())),
+    );
+    all.extend(
+        Registry::<internevo_core::metrics::SinkEntry>::collect()?.iter().map(|e| PluginInfo::from(e.descriptor())),
+    );
     all.sort_by_key(|p| (p.kind, p.name));
     Ok(all)
 }
@@ -73,7 +85,12 @@ impl Plugins {
         cx.emit(&plugins, || {
             let head = ["kind", "name", "crate", "about"].map(str::to_owned).to_vec();
             let rows = plugins.iter().map(|p| {
-                vec![p.kind.to_owned(), p.name.to_owned(), format!("{} {}", p.crate_name, p.version), p.about.to_owned()]
+                vec![
+                    p.kind.to_owned(),
+                    p.name.to_owned(),
+                    format!("{} {}", p.crate_name, p.version),
+                    p.about.to_owned(),
+                ]
             });
             terminal::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
         })

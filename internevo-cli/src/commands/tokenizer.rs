@@ -25,7 +25,9 @@ pub enum TokenizerCommand {
 
 /// Trains a byte-level BPE.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  internevo tokenizer train --input corpus/quality/kept --output tokenizer.json --vocab-size 32000")]
+#[command(
+    after_help = "Example:\n  internevo tokenizer train --input corpus/quality/kept --output tokenizer.json --vocab-size 32000"
+)]
 pub struct TrainTokenizer {
     /// JSONL(.gz/.zst) documents, HTML, Markdown, text or source files, or folders of them
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
@@ -46,7 +48,9 @@ pub struct TrainTokenizer {
 
 /// Turns text into token ids, or documents into a token store.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  internevo tokenizer encode --tokenizer tokenizer.json --text \"pub fn main\"\n  internevo tokenizer encode --tokenizer tokenizer.json --input kept --output tokens --format internevo")]
+#[command(
+    after_help = "Examples:\n  internevo tokenizer encode --tokenizer tokenizer.json --text \"pub fn main\"\n  internevo tokenizer encode --tokenizer tokenizer.json --input kept --output tokens --format internevo"
+)]
 pub struct Encode {
     /// A Hugging Face `tokenizer.json`
     #[arg(long, value_name = "FILE")]
@@ -205,7 +209,11 @@ impl Encode {
         });
         cx.emit(&document, || {
             let (documents, tokens) = (terminal::count(stats.documents), terminal::count(stats.tokens));
-            format!("{documents} documents, {tokens} tokens ({:.2} bytes each) in {}", stats.bytes_per_token, folder.display())
+            format!(
+                "{documents} documents, {tokens} tokens ({:.2} bytes each) in {}",
+                stats.bytes_per_token,
+                folder.display()
+            )
         })
     }
 }

@@ -12,7 +12,9 @@ use crate::{
 
 /// Trains a model; without data, builds the corpus first.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  internevo train                                   preset `tiny`: the whole job in minutes\n  internevo train --preset small --run-dir /data/runs\n  internevo train --config my.toml --set data.micro_num=4 --set launch.ranks=2\n  internevo train --steps 500                       goes on with a finished run\n  internevo train --resume never                    starts a new run\n\nThe same command again continues an interrupted run.")]
+#[command(
+    after_help = "Examples:\n  internevo train                                   preset `tiny`: the whole job in minutes\n  internevo train --preset small --run-dir /data/runs\n  internevo train --config my.toml --set data.micro_num=4 --set launch.ranks=2\n  internevo train --steps 500                       goes on with a finished run\n  internevo train --resume never                    starts a new run\n\nThe same command again continues an interrupted run."
+)]
 pub struct Train {
     /// Which configuration
     #[command(flatten)]

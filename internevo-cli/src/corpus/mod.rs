@@ -25,7 +25,8 @@ use internevo_core::{
 };
 use internevo_data::{
     corpus::{self as collection, CorpusManifest, Part as Side, Split},
-    stage::{StageReport, StageRequest, run_stage},
+    quality,
+    stage::{self, StageReport, StageRequest, run_stage},
     store::{StoreFormat, TokenStore},
     tokenizer::{self, EncodeReport, EncodeRequest, Tokenizer},
 };
@@ -48,6 +49,9 @@ pub const FOLDER: &str = "corpus";
 
 /// Name of the tokenizer file in a corpus folder.
 const TOKENIZER: &str = "tokenizer.json";
+
+/// The stage whose filters are trained on its input.
+const QUALITY: &str = "quality";
 
 /// Name of the folder of trained filters in a corpus folder.
 pub const MODELS: &str = "models";
@@ -216,6 +220,13 @@ fn link_shard(raw: &Path, folder: &Path, shard: Shard) -> anyhow::Result<PathBuf
 /// # Errors
 /// As the stage.
 pub fn run_one(request: &StageRequest<'_>, progress: &StageProgress) -> anyhow::Result<Outcome<StageReport>> {
+    if request.stage == QUALITY {
+        // Its filter judges with a model of this corpus; a model that is there already stays.
+        let inputs = stage::find_inputs(&request.input, &request.output)?;
+        if let Some(trained) = quality::ensure_trained(&inputs, &request.artifacts, request.pipeline, progress)? {
+            tracing::info!(passages = trained.passages, accuracy = trained.accuracy, "quality classifier trained");
+        }
+    }
     let report = run_stage(request, progress)?;
     let mut reasons: Vec<(&String, &u64)> = report.reasons.iter().collect();
     reasons.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), *reason));
@@ -273,32 +284,32 @@ fn encode(
     let key = key_of(before, &json!([tokenizer.key, config.corpus.valid_fraction]));
     let loaded = Tokenizer::load(&tokenizer.path)?;
     let files = ["train.bin", "train.idx", "valid.bin", "valid.idx", "train.stats.json", "valid.stats.json"];
-    let mut outputs: Vec<PathBuf> = files.map(|f| text.folder.join(f)).to_vec();
-    if config.corpus.valid_fraction == 0.0 {
-        outputs.retain(|path| !path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("valid")));
-    }
-    let part = Part::new(&text.folder, "encode", outputs, &key);
-    phases.run("encode", || {
+    let part = Part::new(&text.folder, "encode", files.map(|f| text.folder.join(f)).to_vec(), &key);
+    let (train, valid) = phases.run("encode", || {
         let reused = part.is_done();
         if !reused {
             part.begin()?;
             encode_splits(cx, config, text, &loaded)?;
             part.finish()?;
         }
-        let stores = ["train", "valid"].map(|split| TokenStore::open_folder(&text.folder, split));
-        let [train, valid] = stores;
-        let note = |s: &TokenStore| format!("{} tokens in {} documents", terminal::count(s.tokens()), s.documents());
-        let train = train?;
-        let text = match valid.as_ref() {
-            Ok(valid) if config.corpus.valid_fraction > 0.0 => format!("training {}, validation {}", note(&train), note(valid)),
-            _ => format!("training {}", note(&train)),
+        let open = |split: &str| {
+            let exists = text.folder.join(split).with_extension("idx").is_file();
+            exists.then(|| TokenStore::open_folder(&text.folder, split)).transpose()
         };
-        Ok(Outcome { value: (), reused, note: text })
+        let Some(train) = open("train")? else {
+            user_bail!("every document was held out for validation; lower corpus.valid_fraction or use more text")
+        };
+        let valid = open("valid")?;
+        let describe =
+            |s: &TokenStore| format!("{} tokens in {} documents", terminal::count(s.tokens()), s.documents());
+        let mut note = format!("training {}", describe(&train));
+        if let Some(valid) = &valid {
+            note.push_str(&format!(", validation {}", describe(valid)));
+        }
+        Ok(Outcome { value: (train, valid), reused, note })
     })?;
-    let valid = text.folder.join("valid.idx").is_file().then(|| TokenStore::open_folder(&text.folder, "valid"));
-    let train = TokenStore::open_folder(&text.folder, "train")?;
     Ok(Prepared {
-        valid: valid.transpose()?.map(Arc::new),
+        valid: valid.map(Arc::new),
         tokenizer: Some(tokenizer.path.clone()),
         vocab_size: loaded.vocab_size(),
         identity: train.fingerprint().hash,
@@ -344,7 +355,9 @@ fn own_stores(config: &Config, phases: &mut Phases) -> anyhow::Result<Prepared> 
         let vocab_size = match &tokenizer {
             Some(path) => Tokenizer::load(path).or_user()?.vocab_size(),
             None if config.model.vocab_size > 0 => config.model.vocab_size,
-            None => user_bail!("data.train_folder needs tokenizer.file or model.vocab_size: the number of tokens is not known"),
+            None => user_bail!(
+                "data.train_folder needs tokenizer.file or model.vocab_size: the number of tokens is not known"
+            ),
         };
         let note = format!("{} tokens in {} documents", terminal::count(train.tokens()), train.documents());
         let prepared = Prepared {

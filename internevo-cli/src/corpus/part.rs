@@ -23,7 +23,8 @@ pub struct Part {
 #[derive(Debug, Deserialize, Serialize)]
 struct Mark {
     key: String,
-    done: bool,
+    /// The outputs that were there when the part was finished; absent while work goes on.
+    done: Option<Vec<PathBuf>>,
 }
 
 /// Hash of a part's settings and of the part before it.
@@ -40,7 +41,8 @@ impl Part {
 
     /// Whether it is complete.
     pub fn is_done(&self) -> bool {
-        self.read().is_some_and(|mark| mark.done && mark.key == self.key) && self.outputs.iter().all(|p| p.exists())
+        let Some(Mark { key, done: Some(made) }) = self.read() else { return false };
+        key == self.key && !made.is_empty() && made.iter().all(|p| p.exists())
     }
 
     /// Notes that work on it begins; removes what was made from something else.
@@ -53,7 +55,7 @@ impl Part {
                 remove(path)?;
             }
         }
-        self.write(false)
+        self.write(None)
     }
 
     /// Notes that it is complete.
@@ -61,14 +63,14 @@ impl Part {
     /// # Errors
     /// When the note cannot be written.
     pub fn finish(&self) -> Result<(), StorageError> {
-        self.write(true)
+        self.write(Some(self.outputs.iter().filter(|p| p.exists()).cloned().collect()))
     }
 
     fn read(&self) -> Option<Mark> {
         serde_json::from_slice(&storage::read(&self.mark).ok()?).ok()
     }
 
-    fn write(&self, done: bool) -> Result<(), StorageError> {
+    fn write(&self, done: Option<Vec<PathBuf>>) -> Result<(), StorageError> {
         let mark = Mark { key: self.key.clone(), done };
         storage::write_atomic(&self.mark, serde_json::to_vec(&mark).expect("a mark is JSON"))
     }

@@ -42,7 +42,9 @@ pub fn read_metrics(path: &Path) -> anyhow::Result<Vec<StepRecord>> {
         .lines()
         .enumerate()
         .filter(|(_, line)| !line.trim().is_empty())
-        .map(|(i, line)| serde_json::from_str(line).with_context(|| format!("{}:{}: not a step record", path.display(), i + 1)))
+        .map(|(i, line)| {
+            serde_json::from_str(line).with_context(|| format!("{}:{}: not a step record", path.display(), i + 1))
+        })
         .collect()
 }
 
@@ -61,11 +63,17 @@ mod tests {
         let summary = RunSummary {
             job_name: "tiny <script>".into(),
             samples: vec![Sample { prompt: "pub fn ".into(), text: "main() -> Vec<u8> {}".into() }],
-            funnel: vec![FunnelStage { stage: "clean".into(), documents_in: 10, documents_kept: 7, ..FunnelStage::default() }],
+            funnel: vec![FunnelStage {
+                stage: "clean".into(),
+                documents_in: 10,
+                documents_kept: 7,
+                ..FunnelStage::default()
+            }],
             ..RunSummary::default()
         };
         summary.write(dir.path()).expect("summary");
-        std::fs::write(dir.path().join("metrics.jsonl"), record(1, 8.0) + &record(2, 7.0) + "{\"step\": 3, \"lo").expect("metrics");
+        std::fs::write(dir.path().join("metrics.jsonl"), record(1, 8.0) + &record(2, 7.0) + "{\"step\": 3, \"lo")
+            .expect("metrics");
         let html = std::fs::read_to_string(write(dir.path()).expect("report")).expect("read");
         assert!(html.matches("<svg").count() >= 5, "charts are missing");
         assert!(html.contains("Vec&lt;u8&gt;") && html.contains("tiny &lt;script&gt;"));

@@ -26,15 +26,26 @@ pub fn render(summary: &RunSummary, records: &[StepRecord], config: &str) -> Str
     out.push_str(&samples(summary));
     out.push_str(&phases(summary));
     if !config.is_empty() {
-        let _ = write!(out, "<section><h2>Configuration</h2><details><summary>config.toml</summary><pre>{}</pre></details></section>", escape(config));
+        let _ = write!(
+            out,
+            "<section><h2>Configuration</h2><details><summary>config.toml</summary><pre>{}</pre></details></section>",
+            escape(config)
+        );
     }
     out.push_str("</main></body></html>\n");
     out
 }
 
 fn state(s: &RunSummary) -> String {
-    let progress = if s.finished { "finished".to_owned() } else { format!("stopped at step {} of {}", s.steps, s.total_steps) };
-    format!("{progress} · {} parameters · vocabulary {} · {} ranks ({})", short(s.parameters as f64), s.vocab_size, s.ranks, s.layout)
+    let progress =
+        if s.finished { "finished".to_owned() } else { format!("stopped at step {} of {}", s.steps, s.total_steps) };
+    format!(
+        "{progress} · {} parameters · vocabulary {} · {} ranks ({})",
+        short(s.parameters as f64),
+        s.vocab_size,
+        s.ranks,
+        s.layout
+    )
 }
 
 fn cards(s: &RunSummary, records: &[StepRecord]) -> String {
@@ -99,7 +110,8 @@ fn corpus(s: &RunSummary) -> String {
             note: format!("{}B kept of {}B", short(f.bytes_kept as f64), short(f.bytes_in as f64)),
         })
         .collect();
-    let mut out = format!("<section><h2>Corpus</h2><div class=\"grid2\">{}", figure("Text through the pipeline", &funnel(&bars)));
+    let mut out =
+        format!("<section><h2>Corpus</h2><div class=\"grid2\">{}", figure("Text through the pipeline", &funnel(&bars)));
     out.push_str("<figure><figcaption>Why documents were rejected</figcaption><table><tr><th>stage</th><th>reason</th><th>documents</th></tr>");
     for f in &s.funnel {
         let mut reasons: Vec<_> = f.reasons.iter().collect();
@@ -125,7 +137,8 @@ fn corpus(s: &RunSummary) -> String {
     if !s.sources.is_empty() {
         out.push_str("<h3>Sources</h3><table><tr><th>source</th><th>documents</th><th>bytes</th></tr>");
         for (name, count) in &s.sources {
-            let _ = write!(out, "<tr><td>{}</td><td>{}</td><td>{}</td></tr>", escape(name), count.documents, count.bytes);
+            let _ =
+                write!(out, "<tr><td>{}</td><td>{}</td><td>{}</td></tr>", escape(name), count.documents, count.bytes);
         }
         out.push_str("</table>");
     }

@@ -156,7 +156,16 @@ pub fn short(value: f64) -> String {
     if magnitude != 0.0 && magnitude < 1e-3 {
         return format!("{value:.1e}");
     }
-    let digits = format!("{scaled:.*}", if scaled.abs() >= 100.0 { 0 } else if scaled.abs() >= 1.0 { 2 } else { 4 });
+    let digits = format!(
+        "{scaled:.*}",
+        if scaled.abs() >= 100.0 {
+            0
+        } else if scaled.abs() >= 1.0 {
+            2
+        } else {
+            4
+        }
+    );
     let trimmed = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { &digits };
     format!("{trimmed}{suffix}")
 }
@@ -188,7 +197,9 @@ fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let run = points.len().div_ceil(MAX_POINTS).max(1);
     points
         .chunks(run)
-        .map(|c| (c.iter().map(|p| p.0).sum::<f64>() / c.len() as f64, c.iter().map(|p| p.1).sum::<f64>() / c.len() as f64))
+        .map(|c| {
+            (c.iter().map(|p| p.0).sum::<f64>() / c.len() as f64, c.iter().map(|p| p.1).sum::<f64>() / c.len() as f64)
+        })
         .collect()
 }
 
@@ -223,7 +234,10 @@ mod tests {
     fn a_gap_in_the_data_is_a_gap_in_the_line() {
         let points = vec![(0.0, 1.0), (1.0, 2.0), (2.0, f64::NAN), (3.0, 1.0), (4.0, 3.0)];
         let chart = line_chart("step", "loss", &[Series { name: "loss", class: "a", points }]);
-        assert_eq!(chart.split(r#" d=""#).nth(1).map(|d| d.split('"').next().unwrap_or("").matches('M').count()), Some(2));
+        assert_eq!(
+            chart.split(r#" d=""#).nth(1).map(|d| d.split('"').next().unwrap_or("").matches('M').count()),
+            Some(2)
+        );
         assert!(!chart.contains("NaN"));
     }
 

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use internevo_parallel::{ProcessGroups, comm::{Buffer, CommError}};
+use internevo_parallel::{
+    ProcessGroups,
+    comm::{Buffer, CommError},
+};
 
 use super::job::Job;
 

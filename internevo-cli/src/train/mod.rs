@@ -2,6 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `check.rs` | what is refused before anything is written |
 //! | `rank.rs` | **the loop**: one rank's steps |
 //! | `job.rs` | what all ranks share |
 //! | `evaluate.rs` | validation loss and unigram entropy |
@@ -11,6 +12,7 @@
 //! | `control.rs` | signals and the stop file |
 //! | `outputs.rs` | export, samples, summary, report |
 
+mod check;
 mod control;
 mod evaluate;
 mod job;
@@ -31,16 +33,16 @@ use internevo_core::{
     layout::{GroupKind, ParallelLayout},
     storage,
 };
-use internevo_data::loader::{LoaderConfig, PackedLoader};
+use internevo_data::loader::{LoaderConfig, LoaderError, PackedLoader};
 use internevo_model::ModelSpec;
 use internevo_parallel::comm::{RunError, run_ranks};
 
+pub use self::resume::ResumeRequest;
 use self::{
     job::{Job, Trained, WarmStart},
     outputs::Outputs,
     resume::Start,
 };
-pub use self::resume::ResumeRequest;
 use crate::{
     commands::plugins,
     context::Context,
@@ -57,7 +59,7 @@ use crate::{
 /// The user's mistakes before anything is written; afterwards whatever stopped the job, with how to continue it.
 pub fn run(cx: &Context, resolved: &Resolved, resume: &ResumeRequest) -> anyhow::Result<()> {
     let config = &resolved.config;
-    let layout = check(config)?;
+    let layout = check::check(resolved)?;
     let interrupt = Interrupt::install(&cx.console, "the same command continues where it stopped");
     let threads = use_threads(config.launch.threads);
     let mut phases = Phases::new(&cx.console);
@@ -67,7 +69,10 @@ pub fn run(cx: &Context, resolved: &Resolved, resume: &ResumeRequest) -> anyhow:
     let job_folder = Path::new(&config.run_dir).join(&config.job_name);
     let start = resume::decide(resume, &job_folder, &settings, config.data.total_steps)?;
     if let Start::Finished(run) = &start {
-        cx.console.note(&format!("all {} steps were done before; --steps N goes on, --resume never starts anew", config.data.total_steps));
+        cx.console.note(&format!(
+            "all {} steps were done before; --steps N goes on, --resume never starts anew",
+            config.data.total_steps
+        ));
         return outputs::show_finished(cx, run);
     }
     let run = match &start {
@@ -91,23 +96,6 @@ pub fn run(cx: &Context, resolved: &Resolved, resume: &ResumeRequest) -> anyhow:
         );
     }
     outputs.finish(&mut phases, &trained)
-}
-
-/// Refuses what cannot be trained before anything is written.
-fn check(config: &Config) -> anyhow::Result<ParallelLayout> {
-    plugins::list()?;
-    let layout = ParallelLayout::new(&config.parallel, config.launch.ranks)?;
-    for (key, kind) in [("tensor", GroupKind::Tensor), ("pipeline", GroupKind::Pipeline), ("weight", GroupKind::Weight)] {
-        let size = layout.size(kind);
-        if size > 1 {
-            user_bail!("parallel.{key}.size: {size} is not supported by `train` yet: it trains data-parallel with ZeRO-1 (size 1 here)");
-        }
-    }
-    let name = &config.job_name;
-    if name.is_empty() || name == corpus::FOLDER || name.starts_with('.') || name.contains(['/', '\\']) {
-        user_bail!("job_name: `{name}` cannot name a folder of runs");
-    }
-    Ok(layout)
 }
 
 /// Sizes the pool that all ranks share; returns its threads.
@@ -155,11 +143,18 @@ fn make_job<'a>(
         pack_sample_into_one: config.data.pack_sample_into_one,
         shuffle: true,
     };
-    let loader = |store: &Arc<_>, shape| -> anyhow::Result<_> {
-        Ok(Arc::new(PackedLoader::new(Arc::clone(store), shape).or_user()?.with_vocab_size(spec.vocab)))
+    let train = PackedLoader::new(Arc::clone(&data.train), shape.clone()).or_user()?.with_vocab_size(spec.vocab);
+    let valid = match &data.valid {
+        None => None,
+        Some(store) => match PackedLoader::new(Arc::clone(store), LoaderConfig { shuffle: false, ..shape }) {
+            Ok(valid) => Some(Arc::new(valid.with_vocab_size(spec.vocab))),
+            Err(too_small @ LoaderError::TooSmall { .. }) => {
+                cx.console.warn(&format!("no validation: {too_small}"));
+                None
+            }
+            Err(error) => return Err(error).or_user(),
+        },
     };
-    let train = loader(&data.train, shape.clone())?;
-    let valid = data.valid.as_ref().map(|store| loader(store, LoaderConfig { shuffle: false, ..shape })).transpose()?;
     let warm_start = match start {
         Start::NewFrom(checkpoint) => Some(WarmStart { checkpoint: checkpoint.clone(), everything: true }),
         Start::New => configured_warm_start(config)?,
@@ -172,7 +167,7 @@ fn make_job<'a>(
         config,
         layout,
         spec,
-        train,
+        train: Arc::new(train),
         valid,
         warm_start,
         settings_hash: blake3::hash(settings.to_string().as_bytes()).to_hex().to_string(),
@@ -233,28 +228,48 @@ fn announce(cx: &Context, job: &Job<'_>, start: &Start) {
     let data = &job.config.data;
     let rows = [
         ("run", job.run_dir.display().to_string()),
-        ("model", format!(
-            "{} parameters: hidden {}, {} layers, {} heads / {} kv heads, ffn {}, vocabulary {}",
-            terminal::count(job.spec.parameter_count() as u64),
-            job.spec.hidden, job.spec.layers, job.spec.heads, job.spec.kv_heads, job.spec.ffn, job.spec.vocab
-        )),
+        (
+            "model",
+            format!(
+                "{} parameters: hidden {}, {} layers, {} heads / {} kv heads, ffn {}, vocabulary {}",
+                terminal::count(job.spec.parameter_count() as u64),
+                job.spec.hidden,
+                job.spec.layers,
+                job.spec.heads,
+                job.spec.kv_heads,
+                job.spec.ffn,
+                job.spec.vocab
+            ),
+        ),
         ("layout", format!("{} on {} threads", outputs::layout_in_words(&job.layout), rayon::current_num_threads())),
-        ("batch", format!(
-            "{} tokens per step ({} rows of {} x {} micro-batches x {} ranks)",
-            terminal::count(job.tokens_per_step()),
-            data.micro_bsz, data.seq_len, data.micro_num, job.layout.size(GroupKind::Data)
-        )),
-        ("length", format!(
-            "{} steps, {} tokens; one epoch is {} tokens",
-            job.total_steps(),
-            terminal::count(job.total_steps() * job.tokens_per_step()),
-            terminal::count(job.train.tokens())
-        )),
-        ("start", match start {
-            Start::New => "new run".to_owned(),
-            Start::NewFrom(checkpoint) => format!("new run from {}", checkpoint.display()),
-            Start::Continue(_) | Start::Finished(_) => "continues this run".to_owned(),
-        }),
+        (
+            "batch",
+            format!(
+                "{} tokens per step ({} rows of {} x {} micro-batches x {} ranks)",
+                terminal::count(job.tokens_per_step()),
+                data.micro_bsz,
+                data.seq_len,
+                data.micro_num,
+                job.layout.size(GroupKind::Data)
+            ),
+        ),
+        (
+            "length",
+            format!(
+                "{} steps, {} tokens; one epoch is {} tokens",
+                job.total_steps(),
+                terminal::count(job.total_steps() * job.tokens_per_step()),
+                terminal::count(job.train.tokens())
+            ),
+        ),
+        (
+            "start",
+            match start {
+                Start::New => "new run".to_owned(),
+                Start::NewFrom(checkpoint) => format!("new run from {}", checkpoint.display()),
+                Start::Continue(_) | Start::Finished(_) => "continues this run".to_owned(),
+            },
+        ),
     ];
     let rows: Vec<[String; 2]> = rows.map(|(name, value)| [name.to_owned(), value]).into();
     cx.console.note(terminal::table(&rows).trim_end());
@@ -265,7 +280,16 @@ fn train(job: &Job<'_>) -> anyhow::Result<Outcome<Trained>> {
     let _polling = job.interrupt.polling();
     let body = |world: Arc<dyn internevo_parallel::comm::Communicator>| {
         let dispatch = crate::logging::rank_dispatch(&job.console, job.run_dir, world.rank())?;
-        tracing::dispatcher::with_default(&dispatch, || rank::train(job, world))
+        tracing::dispatcher::with_default(&dispatch, || {
+            tracing::info!(world = world.size(), process = std::process::id(), "rank starts");
+            let outcome = rank::train(job, world);
+            match &outcome {
+                Ok(trained) => tracing::info!(step = trained.progress.step, stopped = trained.stopped, "rank ends"),
+                // The terminal gets it once, at the end of the command.
+                Err(error) => tracing::info!("rank failed: {}", chain(error)),
+            }
+            outcome
+        })
     };
     let outcome = run_ranks(job.layout.world(), body);
     let mut ranks = outcome.map_err(|failure| match failure {

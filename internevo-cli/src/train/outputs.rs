@@ -12,7 +12,11 @@ use internevo_data::tokenizer::Tokenizer;
 use internevo_model::{Decoder, Sampling, generate, hf};
 use serde_json::json;
 
-use super::{evaluate, job::{Job, Trained}, state::Progress};
+use super::{
+    evaluate,
+    job::{Job, Trained},
+    state::Progress,
+};
 use crate::{
     context::Context,
     corpus::Prepared,

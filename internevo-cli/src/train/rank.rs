@@ -84,7 +84,8 @@ impl<'a> Rank<'a> {
             start..start + micro_num as u64
         });
         let logs = groups.world.rank() == 0;
-        let open = || Recorder::open(&job.console, &config.monitor, job.run_dir, progress.step, job.total_steps(), micro_num);
+        let open =
+            || Recorder::open(&job.console, &config.monitor, job.run_dir, progress.step, job.total_steps(), micro_num);
         Ok(Self {
             job,
             recorder: logs.then(open).transpose()?,
@@ -183,7 +184,8 @@ impl<'a> Rank<'a> {
             recorder.record(&record)?;
         }
         let every = self.job.config.ckpt.checkpoint_every as u64;
-        if self.job.config.ckpt.enable_save_ckpt && (last || decision.save || (every > 0 && step.is_multiple_of(every))) {
+        if self.job.config.ckpt.enable_save_ckpt && (last || decision.save || (every > 0 && step.is_multiple_of(every)))
+        {
             self.save()?;
         } else if let (Some(recorder), true) = (&mut self.recorder, last || decision.stop) {
             recorder.flush()?;

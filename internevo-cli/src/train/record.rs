@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn a_log_line_is_key_value_pairs_that_a_script_can_split() {
-        let record = StepRecord { step: 20, loss: 4.25, mfu: Some(0.31), valid_loss: Some(4.5), ..StepRecord::default() };
+        let record =
+            StepRecord { step: 20, loss: 4.25, mfu: Some(0.31), valid_loss: Some(4.5), ..StepRecord::default() };
         let line = log_line(&record, 2, 61.0);
         assert!(line.starts_with("step=20 loss=4.2500 lr="), "{line}");
         assert!(line.ends_with("valid_loss=4.5000 eta=\"1 min 01 s\""), "{line}");

@@ -101,7 +101,8 @@ pub fn decide(request: &ResumeRequest, job_folder: &Path, now: &Value, total_ste
     match request {
         ResumeRequest::Never => Ok(Start::New),
         ResumeRequest::Auto => {
-            let compatible = run_dir::list(job_folder).into_iter().find(|run| read_settings(run).is_some_and(|s| s == *now));
+            let compatible =
+                run_dir::list(job_folder).into_iter().find(|run| read_settings(run).is_some_and(|s| s == *now));
             Ok(compatible.map_or(Start::New, |run| continued(run, total_steps)))
         }
         ResumeRequest::From(path) if state::is_checkpoint(path) => Ok(Start::NewFrom(path.clone())),

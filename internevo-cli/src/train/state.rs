@@ -105,7 +105,12 @@ fn trainer_state(path: &Path, state: &CheckpointState) -> anyhow::Result<Trainer
 ///
 /// # Errors
 /// When it cannot be written; older checkpoints are untouched.
-pub fn save(job: &Job<'_>, groups: &ProcessGroups, optimizer: &ShardedOptimizer, progress: &Progress) -> anyhow::Result<()> {
+pub fn save(
+    job: &Job<'_>,
+    groups: &ProcessGroups,
+    optimizer: &ShardedOptimizer,
+    progress: &Progress,
+) -> anyhow::Result<()> {
     let loader = Some(job.train.state(progress.consumed_micro_batches));
     let trainer = TrainerState { model: job.spec.clone(), progress: progress.clone(), loader };
     let request = SaveRequest {

@@ -1,4 +1,5 @@
-//! Own files instead of the bundled corpus: JSONL (plain, gzip, zstd) and single documents (HTML, Markdown, text, source).
+//! Own files instead of the bundled corpus: JSONL (plain, gzip, zstd) and single documents (HTML, Markdown, text,
+//! source).
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! `manifest.json`: what a collected corpus consists of, and the settings it answers to. Written last: a folder with a manifest
-//! is complete.
+//! `manifest.json`: what a collected corpus consists of, and the settings it answers to. Written last: a folder with a
+//! manifest is complete.
 
 use std::collections::BTreeMap;
 

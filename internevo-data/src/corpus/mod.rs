@@ -1,19 +1,19 @@
 //! The bundled corpus: real text that cargo and rustup already put on this machine, or the user's own files.
 //!
 //! # What is taken
-//! * **Packages** of `corpus.cargo_lock`, from cargo's registry folders (extracted sources, else `.crate` archives), in the order
-//!   of the hash of `name-version`. Of each: READMEs, other Markdown, licences, then sources, by path, up to
-//!   `max_bytes_per_package`. A file that does not fit under that cap is passed over; the first one that does not fit under the
-//!   whole cap ends the collection.
+//! * **Packages** of `corpus.cargo_lock`, from cargo's registry folders (extracted sources, else `.crate` archives), in
+//!   the order of the hash of `name-version`. Of each: READMEs, other Markdown, licences, then sources, by path, up to
+//!   `max_bytes_per_package`. A file that does not fit under that cap is passed over; the first one that does not fit
+//!   under the whole cap ends the collection.
 //! * **Rust's HTML documentation** where it is installed, at most 30 % of `max_bytes` when there are packages too.
 //! * With `corpus.inputs`: these files and folders, and nothing else.
 //!
-//! Nothing depends on modification times, the order of folders or the locale: the same lock file (with the same packages
-//! downloaded) gives the same corpus. HTML stays HTML here; the `format` stage extracts its text.
+//! Nothing depends on modification times, the order of folders or the locale: the same lock file (with the same
+//! packages downloaded) gives the same corpus. HTML stays HTML here; the `format` stage extracts its text.
 //!
 //! # What is written
-//! `raw/part-*.jsonl`, one document a line (`id`, `text`, `type`, `package`, `version`, `license`, `path`), and `manifest.json`
-//! last. A folder whose manifest answers to the same settings is reused.
+//! `raw/part-*.jsonl`, one document a line (`id`, `text`, `type`, `package`, `version`, `license`, `path`), and
+//! `manifest.json` last. A folder whose manifest answers to the same settings is reused.
 //!
 //! | file | holds |
 //! |---|---|
@@ -101,13 +101,15 @@ impl Environment {
     }
 }
 
-/// Collects the corpus of `config` into `out_dir`, or reuses it when `out_dir` holds one that answers to the same settings.
+/// Collects the corpus of `config` into `out_dir`, or reuses it when `out_dir` holds one that answers to the same
+/// settings.
 ///
 /// Relative paths of `config` are relative to `project_dir`. `progress` hears one line per source.
 ///
 /// # Errors
-/// [`DataError::EmptyCorpus`] when nothing was found, with what was looked for; a broken lock file by file and line; any file
-/// that cannot be read or written. A broken line of a JSONL input is no error: it is left out and named in the manifest.
+/// [`DataError::EmptyCorpus`] when nothing was found, with what was looked for; a broken lock file by file and line;
+/// any file that cannot be read or written. A broken line of a JSONL input is no error: it is left out and named in the
+/// manifest.
 pub fn collect(
     config: &CorpusConfig,
     project_dir: &Path,
@@ -139,7 +141,7 @@ pub fn collect_in(
         std::fs::remove_file(&manifest_path).map_err(StorageError::at("remove", &manifest_path))?;
     }
     progress.start("corpus", config.max_bytes);
-    let manifest = Collector::new(config, plan, out_dir, progress).run(environment)?;
+    let manifest = Collector::new(config, plan, out_dir, progress)?.run(environment)?;
     progress.finish();
     let text = serde_json::to_vec_pretty(&manifest).expect("a manifest of numbers and strings is JSON");
     storage::write_atomic(&manifest_path, text)?;
@@ -220,7 +222,12 @@ struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    fn new(config: &'a CorpusConfig, mut plan: Plan, out_dir: &Path, progress: &'a dyn Progress) -> Self {
+    fn new(
+        config: &'a CorpusConfig,
+        mut plan: Plan,
+        out_dir: &Path,
+        progress: &'a dyn Progress,
+    ) -> Result<Self, DataError> {
         let manifest = CorpusManifest {
             format: manifest::FORMAT,
             settings_hash: plan.settings_hash.clone(),
@@ -231,8 +238,8 @@ impl<'a> Collector<'a> {
             skipped: plan.skipped,
             ..CorpusManifest::default()
         };
-        let shards = ShardWriter::new(out_dir);
-        Self { config, plan, shards, manifest, packages_seen: BTreeSet::new(), progress }
+        let shards = ShardWriter::create(out_dir)?;
+        Ok(Self { config, plan, shards, manifest, packages_seen: BTreeSet::new(), progress })
     }
 
     fn run(mut self, environment: &Environment) -> Result<CorpusManifest, DataError> {
@@ -370,8 +377,8 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// Passes the documents of a JSONL input through, with their own fields; true once the cap is reached. A document without a
-    /// `package` is its own package, so that the split can take single documents.
+    /// Passes the documents of a JSONL input through, with their own fields; true once the cap is reached. A document
+    /// without a `package` is its own package, so that the split can take single documents.
     fn add_jsonl(&mut self, input: &InputFile, left: &mut u64) -> Result<bool, DataError> {
         let (documents, bytes) = (self.manifest.documents, self.manifest.bytes);
         let mut full = false;
@@ -402,21 +409,17 @@ impl<'a> Collector<'a> {
             self.count(document.text.len() as u64, license)?;
             self.shards.write(&document)?;
         }
-        let bytes = self.manifest.bytes - bytes;
+        self.note_jsonl(&input.label, self.manifest.documents - documents, self.manifest.bytes - bytes);
+        Ok(full)
+    }
+
+    fn note_jsonl(&mut self, label: &str, documents: u64, bytes: u64) {
         let total = self.manifest.sources.entry("inputs".into()).or_default();
         total.packages += 1;
-        total.documents += self.manifest.documents - documents;
+        total.documents += documents;
         total.bytes += bytes;
-        let label = &input.label;
-        let file = ManifestFile {
-            id: label.clone(),
-            package: label.clone(),
-            kind: "jsonl".into(),
-            bytes,
-            ..Default::default()
-        };
-        self.manifest.files.push(file);
-        Ok(full)
+        let (id, package, kind) = (label.to_owned(), label.to_owned(), "jsonl".to_owned());
+        self.manifest.files.push(ManifestFile { id, package, kind, bytes, ..Default::default() });
     }
 
     fn note_broken(&mut self, input: &InputFile, line: u64, fault: &LineFault) {

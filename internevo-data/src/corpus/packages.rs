@@ -33,8 +33,8 @@ impl LockedPackage {
     }
 }
 
-/// Registry packages of a lock file, in the order of the hash of their `name-version`: a cap then takes an even sample, and
-/// the order depends on nothing but the lock file. Workspace members and git packages are left out.
+/// Registry packages of a lock file, in the order of the hash of their `name-version`: a cap then takes an even sample,
+/// and the order depends on nothing but the lock file. Workspace members and git packages are left out.
 ///
 /// # Errors
 /// [`DataError::Invalid`] with file and line when it is not a lock file.
@@ -104,8 +104,8 @@ pub struct PackageFile {
     pub text: String,
 }
 
-/// The text files of a package (READMEs first, then other prose, licences, sources; by path within each) and its SPDX licence
-/// expression, empty when `Cargo.toml` names none.
+/// The text files of a package (READMEs first, then other prose, licences, sources; by path within each) and its SPDX
+/// licence expression, empty when `Cargo.toml` names none.
 ///
 /// # Errors
 /// When the folder or archive cannot be read.
@@ -146,8 +146,8 @@ pub fn text_of(bytes: Vec<u8>, skipped: &mut Skipped) -> Option<String> {
     }
 }
 
-/// All files below `root` as `/`-separated paths with their sizes, in the order of their paths. Hidden ones, links and names
-/// that are not UTF-8 are left out.
+/// All files below `root` as `/`-separated paths with their sizes, in the order of their paths. Hidden ones, links and
+/// names that are not UTF-8 are left out.
 ///
 /// # Errors
 /// When a folder cannot be listed.
@@ -213,8 +213,8 @@ fn read_archive(archive: &Path, skipped: &mut Skipped) -> Result<Vec<(String, Ve
     Ok(files)
 }
 
-/// `name-version/src/lib.rs` → `src/lib.rs`; `None` for anything that would leave the package's folder. Files are only read into
-/// memory, so such a path could do no harm, but its document would carry a misleading id.
+/// `name-version/src/lib.rs` → `src/lib.rs`; `None` for anything that would leave the package's folder. Files are only
+/// read into memory, so such a path could do no harm, but its document would carry a misleading id.
 fn path_inside_package(path: &Path) -> Option<String> {
     let mut parts = Vec::new();
     for component in path.components() {

@@ -1,16 +1,21 @@
 //! Raw documents as JSONL files of bounded size, each complete or absent.
 
 use std::{
+    fs,
     io::Write,
     path::{Path, PathBuf},
 };
 
-use internevo_core::storage::{AtomicFile, StorageError};
+use internevo_core::storage::{self, AtomicFile, StorageError};
 
 use super::manifest::Shard;
 use crate::{DataError, document::Document};
 
-/// A shard ends after the document that reaches this size: small enough for several threads to share a corpus of a few shards.
+/// Folder of the shards, below the corpus folder.
+const FOLDER: &str = "raw";
+
+/// A shard ends after the document that reaches this size: small enough for several threads to share a corpus of a few
+/// shards.
 const SHARD_BYTES: u64 = 8_000_000;
 
 /// Writes `raw/part-00000.jsonl` and so on.
@@ -22,9 +27,21 @@ pub struct ShardWriter {
 }
 
 impl ShardWriter {
-    /// A writer below `root`; nothing is made before the first document.
-    pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), current: None, done: Vec::new(), line: Vec::new() }
+    /// A writer below `root`. Shards of an earlier collection are removed: whoever reads the folder reads all of it.
+    ///
+    /// # Errors
+    /// When they cannot be removed.
+    pub fn create(root: &Path) -> Result<Self, DataError> {
+        let folder = root.join(FOLDER);
+        storage::create_dir_all(&folder)?;
+        for entry in fs::read_dir(&folder).map_err(StorageError::at("list", &folder))? {
+            let path = entry.map_err(StorageError::at("list", &folder))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with("part-") && name.ends_with(".jsonl") {
+                fs::remove_file(&path).map_err(StorageError::at("remove", &path))?;
+            }
+        }
+        Ok(Self { root: root.to_owned(), current: None, done: Vec::new(), line: Vec::new() })
     }
 
     /// Appends a document.
@@ -33,7 +50,7 @@ impl ShardWriter {
     /// When it cannot be written.
     pub fn write(&mut self, document: &Document) -> Result<(), DataError> {
         if self.current.is_none() {
-            let file = format!("raw/part-{:05}.jsonl", self.done.len());
+            let file = format!("{FOLDER}/part-{:05}.jsonl", self.done.len());
             let target = AtomicFile::create(self.root.join(&file))?;
             self.current = Some((target, blake3::Hasher::new(), Shard { file, ..Shard::default() }));
         }

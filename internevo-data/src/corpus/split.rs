@@ -1,7 +1,8 @@
 //! Training and validation: which package's documents go where.
 //!
-//! A whole package is on one side, so a validation document never has a sibling (a translated page, a shared header) in the
-//! training data. The side depends on the package's name alone: the same package stays on its side when the corpus grows.
+//! A whole package is on one side, so a validation document never has a sibling (a translated page, a shared header) in
+//! the training data. The side depends on the package's name alone: the same package stays on its side when the corpus
+//! grows.
 
 use std::collections::BTreeMap;
 
@@ -25,8 +26,8 @@ pub struct Split {
 impl Split {
     /// Splits `packages`, holding out about `fraction` of them. Names may repeat.
     ///
-    /// With a positive fraction and at least two packages, both sides get at least one: the package with the smallest (for
-    /// validation) or largest (for training) hash moves if need be.
+    /// With a positive fraction and at least two packages, both sides get at least one: the package with the smallest
+    /// (for validation) or largest (for training) hash moves if need be.
     pub fn new<'a>(packages: impl IntoIterator<Item = &'a str>, fraction: f64) -> Self {
         let mut split = Self { fraction, moved: BTreeMap::new() };
         let mut places: Vec<(f64, &str)> = packages.into_iter().map(|name| (place(name), name)).collect();

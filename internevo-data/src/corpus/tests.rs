@@ -85,7 +85,9 @@ fn a_package_gives_the_same_documents_from_its_folder_and_from_its_archive() {
     let documents = documents(&root.join("b"), &from_folder);
     assert_eq!(documents[2].text, "pub fn one() -> u32 { 1 }\n");
     let meta = Value::Object(documents[2].meta.clone());
-    let expected = json!({"type": "rust", "package": "p", "version": "1.0.0", "license": "MIT OR Apache-2.0", "path": "src/lib.rs"});
+    let license = "MIT OR Apache-2.0";
+    let expected =
+        json!({"type": "rust", "package": "p", "version": "1.0.0", "license": license, "path": "src/lib.rs"});
     assert_eq!(meta, expected);
 }
 
@@ -127,7 +129,9 @@ fn a_finished_corpus_is_reused_and_a_damaged_or_differently_set_one_is_not() {
     let shard = out.join(&first.shards[0].file);
     fs::OpenOptions::new().append(true).open(&shard).expect("shard").write_all(b"x").expect("append");
     assert_ne!(run(&config()).bytes, first.bytes);
+    fs::write(out.join("raw/part-00007.jsonl"), "{}").expect("a shard of an earlier, larger corpus");
     let capped = run(&CorpusConfig { max_bytes: 100, ..config() });
+    assert_eq!(fs::read_dir(out.join("raw")).expect("shards").count(), 1);
     assert_ne!(capped.settings_hash, first.settings_hash);
 }
 

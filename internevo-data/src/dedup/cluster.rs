@@ -1,8 +1,8 @@
 //! From candidates to decisions: verify pairs, connect them, choose who stays.
 //!
-//! Connected components are exact and independent of the order of work: a pair is skipped only when both documents are already
-//! connected. Inside a component a document is removed only if a *kept* document is at least `threshold` similar to it, so a
-//! chain A~B~C with A unlike C loses B, not C.
+//! Connected components are exact and independent of the order of work: a pair is skipped only when both documents are
+//! already connected. Inside a component a document is removed only if a *kept* document is at least `threshold`
+//! similar to it, so a chain A~B~C with A unlike C loses B, not C.
 //!
 //! Not here: files (`stage.rs`).
 
@@ -12,8 +12,8 @@ use rayon::prelude::*;
 
 use super::{shingle::ShingleSet, union_find::UnionFind};
 
-/// Within one band's group a document is compared with this many that follow it in input order. Groups this large share a
-/// boilerplate passage; comparing a million such pages with each other would cost their square.
+/// Within one band's group a document is compared with this many that follow it in input order. Groups this large share
+/// a boilerplate passage; comparing a million such pages with each other would cost their square.
 const WINDOW: usize = 256;
 
 /// Which documents of the index are near duplicates of each other.
@@ -31,8 +31,8 @@ pub struct Components {
 
 /// Connects documents whose true Jaccard similarity reaches `threshold`, among the candidates of `groups`.
 ///
-/// `groups` holds, by band, groups of documents with a common key ([`LshIndex::groups`](super::LshIndex::groups)); `documents` is
-/// the number of documents of the corpus, `sets` the shingle sets of all documents named in `groups`.
+/// `groups` holds, by band, groups of documents with a common key ([`LshIndex::groups`](super::LshIndex::groups));
+/// `documents` is the number of documents of the corpus, `sets` the shingle sets of all documents named in `groups`.
 ///
 /// # Panics
 /// If a document of a group has no set.
@@ -45,7 +45,8 @@ pub fn connect(
     let mut union_find = UnionFind::new(documents);
     let mut result = Components::default();
     for band in groups {
-        // Groups of one band share no document, so each can work on its own copy of the partition; bands follow one another.
+        // Groups of one band share no document, so each can work on its own copy of the partition; bands follow one
+        // another.
         let labelled: Vec<(&Vec<u32>, Vec<u32>)> =
             band.iter().map(|group| (group, group.iter().map(|d| union_find.find(*d)).collect())).collect();
         let compared: Vec<Comparison> =
@@ -109,8 +110,8 @@ pub struct Removal {
     pub jaccard: f64,
 }
 
-/// Decides about one cluster: goes through `members` in order of preference, keeps a document unless a kept one is at least
-/// `threshold` similar.
+/// Decides about one cluster: goes through `members` in order of preference, keeps a document unless a kept one is at
+/// least `threshold` similar.
 ///
 /// # Panics
 /// If a member has no set.

@@ -1,6 +1,6 @@
-//! Duplicate detection over a stream of documents, in three steps that never hold the texts: [`Deduplicator::add`] keeps an
-//! identity and the band keys of each document, [`Deduplicator::candidates`] says whose texts are needed once more, and
-//! [`Candidates::decide`] compares their shingle sets and chooses.
+//! Duplicate detection over a stream of documents, in three steps that never hold the texts: [`Deduplicator::add`]
+//! keeps an identity and the band keys of each document, [`Deduplicator::candidates`] says whose texts are needed once
+//! more, and [`Candidates::decide`] compares their shingle sets and chooses.
 //!
 //! Not here: files (`stage.rs`).
 
@@ -27,8 +27,9 @@ const MAX_SIZE: usize = 4096;
 /// Which copy stays. Ties are broken by input order, so the choice never depends on the order of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepRule {
-    /// The one with the greatest `date`, else `timestamp`, else `dump` (numbers by value, texts alphabetically: ISO dates and
-    /// Common Crawl names sort in time). Documents without any count as oldest; among equals the later in input order stays.
+    /// The one with the greatest `date`, else `timestamp`, else `dump` (numbers by value, texts alphabetically: ISO
+    /// dates and Common Crawl names sort in time). Documents without any count as oldest; among equals the later in
+    /// input order stays.
     Newest,
     /// The one with the most bytes of text; among equals the earlier in input order.
     Longest,
@@ -353,13 +354,14 @@ mod tests {
         number.to_string().bytes().map(|digit| char::from(b'a' + digit - b'0')).collect()
     }
 
-    /// Jaccard similarity of word n-grams, computed with strings.
-    fn oracle(a: &str, b: &str, ngram: usize) -> f64 {
-        let grams = |text: &str| -> HashSet<String> {
-            text.split(' ').collect::<Vec<_>>().windows(ngram).map(|w| w.join(" ")).collect()
-        };
-        let (a, b) = (grams(a), grams(b));
-        a.intersection(&b).count() as f64 / a.union(&b).count() as f64
+    /// The word n-grams of a text, as strings.
+    fn grams(text: &str, ngram: usize) -> HashSet<String> {
+        text.split(' ').collect::<Vec<_>>().windows(ngram).map(|w| w.join(" ")).collect()
+    }
+
+    fn jaccard(a: &HashSet<String>, b: &HashSet<String>) -> f64 {
+        let common = a.intersection(b).count();
+        common as f64 / (a.len() + b.len() - common) as f64
     }
 
     #[test]
@@ -367,10 +369,11 @@ mod tests {
         let texts = planted(30, 300);
         let config = DedupConfig { keep: "first".into(), ..DedupConfig::default() };
         let outcome = decide(&config, &texts, 7);
+        let sets: Vec<HashSet<String>> = texts.iter().map(|text| grams(text, config.ngram)).collect();
         let (mut pairs, mut resolved, mut expected_misses) = (0u32, 0u32, 0.0);
         for a in 0..texts.len() {
             for b in a + 1..texts.len() {
-                let jaccard = oracle(&texts[a], &texts[b], config.ngram);
+                let jaccard = jaccard(&sets[a], &sets[b]);
                 if jaccard >= config.threshold {
                     pairs += 1;
                     resolved += u32::from([a, b].iter().any(|d| outcome.removed.contains_key(&(*d as u32))));
@@ -384,7 +387,7 @@ mod tests {
         assert!(f64::from(pairs - resolved) <= allowed, "{resolved} of {pairs}, allowed misses {allowed}");
         for (document, duplicate) in &outcome.removed {
             assert!(!outcome.removed.contains_key(&duplicate.of), "the duplicate of {document} must stay");
-            let jaccard = oracle(&texts[*document as usize], &texts[duplicate.of as usize], config.ngram);
+            let jaccard = jaccard(&sets[*document as usize], &sets[duplicate.of as usize]);
             assert!(
                 (jaccard - duplicate.jaccard).abs() < 1e-12 && jaccard >= config.threshold,
                 "{document}: {jaccard}"

@@ -1,9 +1,10 @@
 //! Duplicates: exact copies, and near duplicates by MinHash, LSH and the true Jaccard similarity.
 //!
-//! A document is a set of shingles (hashes of `ngram` consecutive tokens). Two documents are near duplicates when the Jaccard
-//! similarity of their sets reaches `threshold`. LSH proposes candidates (see [`probability`] for how many it misses), every
-//! candidate pair is compared exactly, and a document goes only if a *kept* document is that similar: precision is 1 by
-//! construction, and each rejection carries the measured similarity and the id of the copy that stays.
+//! A document is a set of shingles (hashes of `ngram` consecutive tokens). Two documents are near duplicates when the
+//! Jaccard similarity of their sets reaches `threshold`. LSH proposes candidates (see [`probability`] for how many it
+//! misses), every candidate pair is compared exactly, and a document goes only if a *kept* document is that similar:
+//! precision is 1 by construction, and each rejection carries the measured similarity and the id of the copy that
+//! stays.
 //!
 //! The result depends on the documents, their order and the settings only: not on threads, batches or files.
 //!

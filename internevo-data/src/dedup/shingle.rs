@@ -3,8 +3,8 @@
 /// Base of the rolling polynomial; any odd number with mixed bits serves (this is 2^64 divided by the golden ratio).
 const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Appends one hash per run of `ngram` consecutive tokens. Fewer tokens than `ngram` give one shingle of all of them; no token
-/// gives none.
+/// Appends one hash per run of `ngram` consecutive tokens. Fewer tokens than `ngram` give one shingle of all of them;
+/// no token gives none.
 ///
 /// # Panics
 /// If `ngram` is zero.
@@ -76,12 +76,12 @@ impl ShingleSet {
         if union == 0 { 0.0 } else { common as f64 / union as f64 }
     }
 
-    /// [`Self::jaccard`] if it is at least `least`, which must be positive. Most pairs that are not are told early: after more
-    /// unmatched elements than such a similarity allows.
+    /// [`Self::jaccard`] if it is at least `least`, which must be positive. Most pairs that are not are told early:
+    /// after more unmatched elements than such a similarity allows.
     pub fn jaccard_from(&self, other: &Self, least: f64) -> Option<f64> {
         let (a, b) = (&self.0, &other.0);
-        // With c common elements J = c / (|a| + |b| - c), so J >= least needs c >= least / (1 + least) * (|a| + |b|). One
-        // element of slack keeps rounding from ever deciding.
+        // With c common elements J = c / (|a| + |b| - c), so J >= least needs c >= least / (1 + least) * (|a| + |b|).
+        // One element of slack keeps rounding from ever deciding.
         let total = a.len() + b.len();
         let allowed = total as f64 - 2.0 * (least / (1.0 + least) * total as f64) + 1.0;
         if (a.len().abs_diff(b.len())) as f64 > allowed {
@@ -124,7 +124,7 @@ mod tests {
         ) {
             let mut hashes = Vec::new();
             shingles(&tokens, ngram, &mut hashes);
-            let runs: Vec<&[u64]> = if tokens.is_empty() { vec![] } else { tokens.windows(ngram.min(tokens.len())).collect() };
+            let runs: Vec<&[u64]> = tokens.windows(ngram.min(tokens.len()).max(1)).collect();
             prop_assert_eq!(hashes.len(), runs.len());
             for (i, a) in runs.iter().enumerate() {
                 for (j, b) in runs.iter().enumerate() {

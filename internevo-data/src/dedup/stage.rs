@@ -2,8 +2,8 @@
 //!
 //! 1. read every document, keep its identity and band keys (8 bytes per band);
 //! 2. read the candidates again, keep their shingle sets, decide;
-//! 3. read every line again: kept ones are copied byte for byte, rejected ones get `exact_duplicate` or `near_duplicate` as reason,
-//!    the true Jaccard similarity as value and the id of the kept copy as detail.
+//! 3. read every line again: kept ones are copied byte for byte, rejected ones get `exact_duplicate` or
+//!    `near_duplicate` as reason, the true Jaccard similarity as value and the id of the kept copy as detail.
 //!
 //! `duplicates.json` beside `report.json` says what was compared and shows the largest clusters.
 
@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    decide::{Date, Deduplicator, DocumentView, Outcome},
+    decide::{Date, Deduplicator, DocumentView, Duplicate, Outcome},
     shingle::ShingleSet,
     tokens::TokenRule,
 };
@@ -71,13 +71,25 @@ pub struct Cluster {
     pub examples: Vec<String>,
 }
 
+impl Cluster {
+    fn add(&mut self, kept: &str, removed: String) {
+        if self.removed == 0 {
+            self.kept = kept.to_owned();
+        }
+        self.removed += 1;
+        if self.examples.len() < CLUSTER_EXAMPLES {
+            self.examples.push(removed);
+        }
+    }
+}
+
 /// Runs the stage on `inputs`, writes `output/kept`, `output/rejected` and `output/report.json`.
 ///
 /// Uses the current rayon pool; the output is the same for any number of threads.
 ///
 /// # Errors
-/// A wrong setting by its key, a file that cannot be read or written, an input that changes while it is read, a stop request.
-/// A broken line is no error: it is rejected with its reason.
+/// A wrong setting by its key, a file that cannot be read or written, an input that changes while it is read, a stop
+/// request. A broken line is no error: it is rejected with its reason.
 pub fn run(
     inputs: &[InputFile],
     output: &Path,
@@ -210,19 +222,10 @@ impl Run<'_> {
                         Some(document) => match outcome.removed.get(&document) {
                             None => run.keep(document, line, &mut chunk)?,
                             Some(duplicate) => {
-                                let (content, _) = run.parse(line).map_err(|_| run.changed(line.place))?;
-                                let place = run.place(line.place);
                                 let kept = &ids[&duplicate.of];
-                                let reason = duplicate.kind.reason();
-                                let rejection = Rejection::of(&content, &place, STAGE, reason, duplicate.jaccard);
-                                chunk.reject(&Rejection { detail: kept, ..rejection });
-                                let cluster = clusters
-                                    .entry(duplicate.of)
-                                    .or_insert_with(|| Cluster { kept: kept.clone(), ..Cluster::default() });
-                                cluster.removed += 1;
-                                if cluster.examples.len() < CLUSTER_EXAMPLES {
-                                    cluster.examples.push(content.id);
-                                }
+                                let id = run.reject_duplicate(line, duplicate, kept, &mut chunk)?;
+                                let cluster = clusters.entry(duplicate.of).or_default();
+                                cluster.add(kept, id);
                             }
                         },
                     }
@@ -249,6 +252,21 @@ impl Run<'_> {
         content.write_line(&mut bytes);
         chunk.keep(bytes.trim_ascii_end(), text_bytes);
         Ok(())
+    }
+
+    /// Rejects the document of a line for a kept one; gives its id.
+    fn reject_duplicate(
+        &self,
+        line: &Line,
+        duplicate: &Duplicate,
+        kept: &str,
+        chunk: &mut ChunkOutput,
+    ) -> Result<String, DataError> {
+        let (content, _) = self.parse(line).map_err(|_| self.changed(line.place))?;
+        let place = self.place(line.place);
+        let rejection = Rejection::of(&content, &place, STAGE, duplicate.kind.reason(), duplicate.jaccard);
+        chunk.reject(&Rejection { detail: kept, ..rejection });
+        Ok(content.id)
     }
 
     fn reject_broken(&self, line: &Line, chunk: &mut ChunkOutput) {

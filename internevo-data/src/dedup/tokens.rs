@@ -1,10 +1,10 @@
-//! Normalisation and tokenisation for duplicate detection: one pass that yields a canonical byte string and one 64-bit hash
-//! per token.
+//! Normalisation and tokenisation for duplicate detection: one pass that yields a canonical byte string and one 64-bit
+//! hash per token.
 //!
-//! Prose is folded hard (lower case, digits to `0`, punctuation to space, NFD without marks, one space), so that a copy with
-//! another date or other typography is still a copy. Code is split into identifiers and literals only: case and digits carry
-//! meaning there. Scripts written without spaces (Chinese, Japanese, Thai, …) give one token per character: there one edited
-//! character would otherwise change a whole segmented word and five shingles around it.
+//! Prose is folded hard (lower case, digits to `0`, punctuation to space, NFD without marks, one space), so that a copy
+//! with another date or other typography is still a copy. Code is split into identifiers and literals only: case and
+//! digits carry meaning there. Scripts written without spaces (Chinese, Japanese, Thai, …) give one token per
+//! character: there one edited character would otherwise change a whole segmented word and five shingles around it.
 //!
 //! Not here: shingles and sets (`shingle.rs`).
 
@@ -78,8 +78,8 @@ impl Tokens {
 
     /// Identity of the document under `rule`: equal for documents that count as exact copies of each other.
     ///
-    /// Prose compares its canonical form; code compares the source with white space collapsed, because `a + b` and `a - b`
-    /// have the same tokens. A document without any token compares its bytes.
+    /// Prose compares its canonical form; code compares the source with white space collapsed, because `a + b` and `a -
+    /// b` have the same tokens. A document without any token compares its bytes.
     pub fn identity(&self, text: &str, rule: TokenRule) -> u128 {
         match rule {
             TokenRule::Prose if !self.hashes.is_empty() => xxh3_128(&self.canonical),

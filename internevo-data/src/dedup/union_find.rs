@@ -1,4 +1,5 @@
-//! Disjoint sets over `0..n`, with the smallest member as the representative: the result never depends on the order of unions.
+//! Disjoint sets over `0..n`, with the smallest member as the representative: the result never depends on the order of
+//! unions.
 
 /// A partition of `0..n` that only grows coarser.
 #[derive(Clone, Debug)]

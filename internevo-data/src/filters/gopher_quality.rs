@@ -2,6 +2,9 @@
 //!
 //! Where tools differ: words are all words and punctuation marks; lengths are counted over words that are not punctuation; a
 //! hyphen counts as a bullet; stop words are counted once each. For Chinese, the thresholds of FineWeb-2 (`cmn_Hani`).
+//!
+//! One rule differs for documents of type `markdown`: their marks are markup, which datatrove's texts do not have, so the share of
+//! words with a letter is taken over what white space separates, as in the paper.
 
 use internevo_core::plugin::{Plugin, PluginError};
 use schemars::JsonSchema;
@@ -33,7 +36,7 @@ pub struct GopherQualityConfig {
     pub max_bullet_lines: f64,
     /// Largest share of lines that end with an ellipsis.
     pub max_ellipsis_lines: f64,
-    /// Smallest share of words with a letter, punctuation marks counted as words.
+    /// Smallest share of words with a letter; punctuation marks count as words, except in Markdown.
     pub min_letter_words: f64,
     /// How many different stop words there must be.
     pub min_stop_words: usize,
@@ -181,10 +184,15 @@ impl GopherQuality {
     }
 
     fn letter_rule(&self, document: &Features<'_>, table: Table) -> Hit {
-        let words = document.words();
-        let with_letter = words.iter().filter(|word| word.has_letter).count() as f64 / words.len() as f64;
         let least = if table.is_unspaced() { self.config.zh.min_letter_words } else { self.config.min_letter_words };
-        (with_letter < least).then_some(("gopher_few_letter_words", with_letter))
+        let share = if document.document().field("type") == Some("markdown") && !table.is_unspaced() {
+            let words = || document.text().split_ascii_whitespace();
+            words().filter(|word| word.contains(char::is_alphabetic)).count() as f64 / words().count() as f64
+        } else {
+            let words = document.words();
+            words.iter().filter(|word| word.has_letter).count() as f64 / words.len() as f64
+        };
+        (share < least).then_some(("gopher_few_letter_words", share))
     }
 
     fn stop_word_rule(&self, document: &Features<'_>, table: Table) -> Hit {

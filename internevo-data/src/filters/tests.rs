@@ -48,6 +48,19 @@ fn gopher_quality_measures_symbols_and_lines_by_hand_counted_values() {
 }
 
 #[test]
+fn marks_count_as_words_in_plain_text_and_as_markup_in_markdown() {
+    let text = format!("the of {}", "[`word`](other): ".repeat(60));
+    // Four marks (`[`, a backtick, `)`, `:`) stand beside one word of each link.
+    let plain = judge_document::<GopherQuality>("", &Document::new("test", text.as_str()));
+    assert_eq!(plain, Verdict::drop("gopher_few_letter_words", 62.0 / 302.0));
+    let mut markdown = Document::new("test", text);
+    markdown.meta.insert("type".into(), Value::from("markdown"));
+    assert_eq!(judge_document::<GopherQuality>("max_mean_word_length = 20.0", &markdown), Verdict::Keep);
+    markdown.text = "the of word 1234 ".repeat(20) + "## 5678";
+    assert_eq!(judge_document::<GopherQuality>("", &markdown), Verdict::drop("gopher_few_letter_words", 60.0 / 82.0));
+}
+
+#[test]
 fn stop_words_are_asked_of_languages_that_have_a_list() {
     let german = "Haus Garten Berg Fluss Stein Abend Mauer Wiese Wolke Sonne ".repeat(6);
     assert_eq!(judge_document::<GopherQuality>("", &document("de", &german)), Verdict::Keep);

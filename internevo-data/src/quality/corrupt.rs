@@ -1,7 +1,8 @@
 //! Negative examples: passages made worse on purpose, and passages that were never prose.
 //!
 //! Every real passage gets one corrupted twin, so the two classes share their topics and the model can only learn form.
-//! The order of lines is *not* among the corruptions: a bag of n-grams cannot see it, such examples would only teach noise.
+//! The order of lines is *not* among the corruptions: a bag of n-grams cannot see it, such examples would only teach
+//! noise.
 
 use internevo_core::rng::CounterRng;
 

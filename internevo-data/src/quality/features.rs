@@ -1,14 +1,16 @@
-//! What the classifier sees of a passage: hashed token bigrams and trigrams, and character trigrams of its words.
+//! What the classifier sees of a passage: hashed token bigrams and trigrams, character trigrams of its words, and how
+//! much it repeats itself.
 //!
-//! Token n-grams carry fluency (a shuffled sentence has the words but not their neighbours), character trigrams carry spelling.
-//! Single words are left out on purpose: they carry the topic, which says nothing about quality.
+//! Token n-grams carry fluency (a shuffled sentence has the words but not their neighbours), character trigrams carry
+//! spelling. Single words are left out on purpose: they carry the topic, which says nothing about quality.
 
 use crate::dedup::is_unspaced;
 
 /// Tokens of one passage: enough for a stable score, small enough that a bad part of a long document shows.
 pub const PASSAGE_TOKENS: usize = 200;
 
-/// A token of the classifier: a folded word, one character of a script without spaces, one punctuation mark or a line end.
+/// A token of the classifier: a folded word, one character of a script without spaces, one punctuation mark or a line
+/// end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token<'a> {
     /// A run of letters and digits.
@@ -45,10 +47,13 @@ pub fn tokens(text: &str) -> Vec<Token<'_>> {
     found
 }
 
-/// Indices into the weight table (`0..2^bits`) of all features of a passage, in the order of the text. Repetitions count.
+/// Indices into the weight table (`0..2^bits`) of all features of a passage, in the order of the text. Repetitions
+/// count.
 pub fn features(passage: &[Token<'_>], bits: u32) -> Vec<u32> {
     let mut found = Vec::with_capacity(passage.len() * 6);
-    let mut push = |hash: u64| found.push((mix(hash) >> (64 - bits)) as u32);
+    let index = |hash: u64| (mix(hash) >> (64 - bits)) as u32;
+    let mut push = |hash: u64| found.push(index(hash));
+    let mut bigrams = Vec::with_capacity(passage.len());
     let (mut before, mut last) = (0u64, 0u64);
     for token in passage {
         let hash = match token {
@@ -58,11 +63,29 @@ pub fn features(passage: &[Token<'_>], bits: u32) -> Vec<u32> {
             }
             Token::Mark(mark) => u64::from(*mark) | 1 << 40,
         };
+        bigrams.push(chain(last, hash));
         push(chain(last, hash));
         push(chain(chain(before, last), hash));
         (before, last) = (last, hash);
     }
+    let level = index(chain(REPETITION, repetition_level(&mut bigrams)));
+    found.extend(std::iter::repeat_n(level, passage.len().div_ceil(REPETITION_SHARE)));
     found
+}
+
+/// Marks the feature of the repetition level.
+const REPETITION: u64 = 4 << 40;
+/// One occurrence of the repetition level per this many tokens: enough to weigh against what it is about.
+const REPETITION_SHARE: usize = 10;
+
+/// How much of a passage repeats itself, 0 (nothing new) to 10 (nothing twice): the share of distinct bigrams in
+/// tenths. A linear model could otherwise tell a repetitive list only by its bullets, and would take every list for
+/// one.
+fn repetition_level(bigrams: &mut Vec<u64>) -> u64 {
+    let all = bigrams.len().max(1);
+    bigrams.sort_unstable();
+    bigrams.dedup();
+    (10 * bigrams.len() / all) as u64
 }
 
 /// Hash of a word in lower case with digits folded to `0`: numbers are alike, their length is not.

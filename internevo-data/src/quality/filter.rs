@@ -15,6 +15,9 @@ use crate::{Features, Filter, FilterContext, FilterPlugin, Verdict, register_fil
 /// Passages with fewer tokens give no stable score; they count only where they are the whole document's best evidence.
 const MIN_TOKENS: usize = 20;
 
+/// Passages of a language that the model must have been trained on to judge it.
+const MIN_LANGUAGE_PASSAGES: u64 = 200;
+
 /// Settings of `quality_classifier`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -34,15 +37,23 @@ impl Default for QualityClassifierConfig {
 /// The filter.
 pub struct QualityClassifier {
     threshold: f64,
+    /// Language of all documents where the user names one.
+    lang: Option<String>,
     model: QualityModel,
     fingerprint: String,
 }
 
 impl QualityClassifier {
-    /// A filter around a model that is already there.
-    pub fn new(model: QualityModel, threshold: f64) -> Self {
+    /// A filter around a model that is already there; `lang` is the language of all documents where that is known.
+    pub fn new(model: QualityModel, threshold: f64, lang: Option<&str>) -> Self {
         let fingerprint = model.fingerprint();
-        Self { threshold, model, fingerprint }
+        Self { threshold, lang: lang.map(str::to_owned), model, fingerprint }
+    }
+
+    /// Has the model seen enough of the document's language?
+    fn knows_language(&self, document: &Features<'_>) -> bool {
+        let lang = self.lang.as_deref().or(document.lang()).unwrap_or_default();
+        self.model.report.languages.get(lang).is_some_and(|passages| *passages >= MIN_LANGUAGE_PASSAGES)
     }
 
     /// Mean score of the passages of `text`, weighted by their length; `None` where there is too little text to judge.
@@ -68,9 +79,13 @@ impl Plugin for QualityClassifier {
 impl FilterPlugin for QualityClassifier {
     fn build(config: Self::Config, cx: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError> {
         config.train.check().map_err(|reason| PluginError::Build { plugin: Self::NAME, reason })?;
-        let model = QualityModel::load(&cx.artifacts.join(MODEL_FILE))
-            .map_err(|e| PluginError::Build { plugin: Self::NAME, reason: e.to_string() })?;
-        Ok(Box::new(Self::new(model, config.threshold)))
+        let path = cx.artifacts.join(MODEL_FILE);
+        let refused = |reason: String| PluginError::Build { plugin: Self::NAME, reason };
+        if !path.is_file() {
+            return Err(refused(format!("there is no model at {}; train one on the corpus first", path.display())));
+        }
+        let model = QualityModel::load(&path).map_err(|e| refused(e.to_string()))?;
+        Ok(Box::new(Self::new(model, config.threshold, cx.lang)))
     }
 }
 
@@ -82,7 +97,7 @@ impl Filter for QualityClassifier {
     }
 
     fn judge(&self, document: &Features<'_>) -> Verdict {
-        if !self.model.report.trained || !is_prose(document.document()) {
+        if !self.model.report.trained || !is_prose(document.document()) || !self.knows_language(document) {
             return Verdict::Keep;
         }
         match self.score(document.text()) {

@@ -1,13 +1,15 @@
 //! A trained classifier of fluency: does a passage read like text that somebody wrote, or like something else?
 //!
 //! # What it is, honestly
-//! A linear model over hashed n-grams (the idea of fastText), trained by *noise contrast* on the corpus itself: the good class is
-//! passages of the corpus' own prose that pass simple rules, the bad class is the same passages with their words shuffled,
-//! their letters replaced, their fragments repeated as lists, and tables of hexadecimal numbers. It recognises word salad, garbled
-//! extraction, menus and number dumps. It does not know truth, style or usefulness, and it cannot be better than the corpus
-//! it was trained on. A classifier trained on human judgements would replace `quality.model` by the same interface.
+//! A linear model over hashed n-grams (the idea of fastText), trained by *noise contrast* on the corpus itself: the
+//! good class is passages of the corpus' own prose that pass simple rules, the bad class is the same passages with
+//! their words shuffled, their letters replaced, their fragments repeated as lists, and tables of hexadecimal numbers.
+//! It recognises word salad, garbled extraction, menus and number dumps. It does not know truth, style or usefulness,
+//! and it cannot be better than the corpus it was trained on. A classifier trained on human judgements would replace
+//! `quality.model` by the same interface.
 //!
-//! Source code is not judged (its fluency is another language); such documents stay. So do documents too short to judge.
+//! Source code is not judged (its fluency is another language); such documents stay. So do documents too short to
+//! judge, and those in a language that the model has seen little of: it would take foreign words for noise.
 //!
 //! | file | holds |
 //! |---|---|
@@ -66,14 +68,14 @@ pub struct QualitySettings {
 
 impl Default for QualitySettings {
     fn default() -> Self {
-        Self { bits: 18, epochs: 8, learning_rate: 1.0, max_passages: 20_000, seed: 1 }
+        Self { bits: 18, epochs: 4, learning_rate: 1.0, max_passages: 20_000, seed: 1 }
     }
 }
 
 /// What a training measured, on packages that gave no training example.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct QualityReport {
-    /// Was there enough text? An untrained model keeps every document.
+    /// Was there enough text, and does the model know unseen real text from noise? Otherwise it keeps every document.
     pub trained: bool,
     /// Documents that gave good passages.
     pub documents: u64,
@@ -81,6 +83,8 @@ pub struct QualityReport {
     pub passages: u64,
     /// Good passages that were held out.
     pub held_out: u64,
+    /// Passages that it was trained on, by the documents' `lang` (empty where they have none).
+    pub languages: BTreeMap<String, u64>,
     /// Share of held-out examples (half of them corrupted) on the right side of 0.5.
     pub accuracy: f64,
     /// Probability that a held-out real passage scores higher than a held-out corrupted one.
@@ -91,8 +95,8 @@ pub struct QualityReport {
 
 /// Trains a classifier on the documents of `files` (JSONL, or one document each) and stores it at `out_path`.
 ///
-/// The result depends on the documents and `settings` only. With too little prose the stored model is untrained and keeps
-/// everything; `report.trained` says so.
+/// The result depends on the documents and `settings` only. With too little prose the stored model is untrained and
+/// keeps everything; `report.trained` says so.
 ///
 /// # Errors
 /// A setting out of range, a file that cannot be read or written. Broken lines are passed over.
@@ -110,8 +114,11 @@ pub fn train(
     Ok(model.report)
 }
 
-/// Trains the classifier of `pipeline.filter.quality_classifier` on `inputs` unless `artifacts` already holds one; `None` if so,
-/// or if `pipeline.quality` does not use it. The `quality` stage calls this before it builds its filters.
+/// Trains the classifier of `pipeline.filter.quality_classifier` on `inputs` unless `artifacts` already holds one;
+/// `None` if so, or if `pipeline.quality` does not use it.
+///
+/// To be called before the `quality` stage, with the widest prose there is: the output of `format` shows the model more
+/// of what real text looks like than what later stages leave.
 ///
 /// # Errors
 /// As [`train`], and settings that do not fit.

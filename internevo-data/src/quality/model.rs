@@ -20,10 +20,13 @@ const FORMAT: &str = "internevo-quality-1";
 /// Sizes of the weight table that make sense: 4 KiB to 1 GiB.
 pub const BITS: std::ops::RangeInclusive<u32> = 10..=28;
 
+/// A feature that counts for the length of its passage but has no weight.
+pub const FORGOTTEN: u32 = u32::MAX;
+
 /// One training example: feature indices and whether it is good text.
 #[derive(Clone, Debug)]
 pub struct Example {
-    /// Indices below the number of weights.
+    /// Indices below the number of weights, or [`FORGOTTEN`].
     pub features: Vec<u32>,
     /// The label.
     pub good: bool,
@@ -40,8 +43,8 @@ impl LinearModel {
     /// Fits `examples` in `epochs` passes, each in its own fixed random order. `bits`: log2 of the number of weights.
     pub fn fit(examples: &[Example], bits: u32, epochs: usize, learning_rate: f32, seed: u64) -> Self {
         let mut model = Self { weights: vec![0.0; 1 << bits], bias: 0.0 };
-        // Averaging without touching every weight at every step: the average is `w - drift / steps`, where `drift` collects
-        // each update times the number of steps before it.
+        // Averaging without touching every weight at every step: the average is `w - drift / steps`, where `drift`
+        // collects each update times the number of steps before it.
         let mut drift = Self { weights: vec![0.0; 1 << bits], bias: 0.0 };
         let steps = (epochs * examples.len()) as f32;
         let mut step = 0.0f32;
@@ -51,7 +54,7 @@ impl LinearModel {
                 let error = f32::from(u8::from(example.good)) - model.probability(&example.features);
                 let update = learning_rate * (1.0 - step / steps) * error;
                 let share = update * norm(&example.features);
-                for index in &example.features {
+                for index in example.features.iter().filter(|index| **index != FORGOTTEN) {
                     model.weights[*index as usize] += share;
                     drift.weights[*index as usize] += share * step;
                 }
@@ -69,7 +72,8 @@ impl LinearModel {
 
     /// Probability in `(0, 1)` that a passage with these features is good text.
     pub fn probability(&self, features: &[u32]) -> f32 {
-        let sum: f32 = features.iter().map(|index| self.weights[*index as usize]).sum();
+        let weight = |index: &u32| if *index == FORGOTTEN { 0.0 } else { self.weights[*index as usize] };
+        let sum: f32 = features.iter().map(weight).sum();
         let logit = self.bias + sum * norm(features);
         1.0 / (1.0 + (-logit).exp())
     }

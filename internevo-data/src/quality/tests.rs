@@ -58,7 +58,7 @@ fn small() -> QualitySettings {
 fn a_trained_model_tells_prose_from_salad_and_leaves_code_alone() {
     let dir = tempfile::tempdir().expect("folder");
     let model = dir.path().join(MODEL_FILE);
-    let report = train(&corpus(dir.path(), 60), &model, &small(), &()).expect("trained");
+    let report = train(&corpus(dir.path(), 200), &model, &small(), &()).expect("trained");
     assert!(report.trained && report.held_out > 10 && report.accuracy > 0.9 && report.auc > 0.97, "{report:?}");
 
     let context = FilterContext { lang: None, artifacts: dir.path() };
@@ -76,12 +76,15 @@ fn a_trained_model_tells_prose_from_salad_and_leaves_code_alone() {
         assert_eq!(judge(&bad, "code"), Verdict::Keep);
     }
     assert_eq!(judge("too short", "markdown"), Verdict::Keep);
+    let mut foreign = Document::new("x", Corruption::ShuffledWords.apply(&tokens(&fresh), 5));
+    foreign.meta.insert("lang".into(), "tr".into());
+    assert_eq!(filter.judge(&Features::new(&foreign)), Verdict::Keep, "a language that the model has not seen");
 }
 
 #[test]
 fn the_model_is_the_same_bytes_for_any_number_of_threads_and_split_into_files() {
     let dir = tempfile::tempdir().expect("folder");
-    let files = corpus(dir.path(), 60);
+    let files = corpus(dir.path(), 200);
     let joined = dir.path().join("joined.jsonl");
     let text: Vec<u8> = files.iter().rev().flat_map(|file| fs::read(file).expect("part")).collect();
     fs::write(&joined, text).expect("joined");

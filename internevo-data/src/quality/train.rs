@@ -13,7 +13,7 @@ use super::{
     corrupt::Corruption,
     features::{PASSAGE_TOKENS, Token, features, tokens},
     is_prose,
-    model::{Example, LinearModel, QualityModel},
+    model::{Example, FORGOTTEN, LinearModel, QualityModel},
 };
 use crate::{
     DataError,
@@ -27,8 +27,22 @@ use crate::{
 const PASSAGES_PER_DOCUMENT: usize = 16;
 /// Shorter passages are no examples.
 const MIN_PASSAGE_TOKENS: usize = 40;
-/// With fewer good passages than this the classifier stays untrained and keeps everything.
-const MIN_PASSAGES: usize = 60;
+/// With fewer good passages than this to train on, the classifier stays untrained and keeps everything.
+const MIN_PASSAGES: usize = 300;
+/// So it does when it takes more than this share of unseen real passages for bad ones.
+const MAX_REAL_ERROR: f64 = 0.3;
+/// Name of real passages in reports.
+const REAL: &str = "real";
+/// Licences are no examples: a corpus of packages holds hundreds of copies of a few, on both sides of the split.
+const LICENCE: &str = "licence";
+
+/// With fewer good passages than this, each gets several different corrupted twins …
+const ENOUGH_PASSAGES: usize = 8000;
+/// … up to this many: a small corpus shows too few of the ways in which words do not follow each other.
+const MAX_ROUNDS: usize = 4;
+
+/// A feature must occur in this many passages to be learnt.
+const MIN_PASSAGES_PER_FEATURE: u32 = 4;
 
 /// Share of the packages that measure the model instead of training it.
 const HELD_OUT: f64 = 0.15;
@@ -36,6 +50,7 @@ const HELD_OUT: f64 = 0.15;
 /// A good passage and where it came from.
 struct Passage {
     text: String,
+    lang: String,
     package: String,
     /// Fixed pseudo-random order among all passages, from the document's id and the passage's place.
     order: u64,
@@ -44,11 +59,13 @@ struct Passage {
 /// A labelled example with its kind: `None` for a real passage.
 struct Labelled {
     example: Example,
+    /// Which passage it is, or is made from.
+    passage: u32,
     kind: Option<Corruption>,
 }
 
-/// Trains on `files` (JSONL, or one document each). Depends on the documents and `settings` only, not on the number of threads or on how the
-/// documents are spread over files.
+/// Trains on `files` (JSONL, or one document each). Depends on the documents and `settings` only, not on the number of
+/// threads or on how the documents are spread over files.
 ///
 /// # Errors
 /// A file that cannot be read.
@@ -66,30 +83,37 @@ pub fn fit(files: &[PathBuf], settings: &QualitySettings, progress: &dyn Progres
         let model = LinearModel::fit(&[], settings.bits, 0, 0.0, settings.seed);
         return Ok(QualityModel { model, settings: settings.clone(), report });
     }
-    let examples: Vec<Example> = label(&train, settings).into_iter().map(|labelled| labelled.example).collect();
+    let rounds = (ENOUGH_PASSAGES / train.len()).clamp(1, MAX_ROUNDS) as u64;
+    let mut labelled = label(&train, rounds, settings);
+    forget_rare_features(&mut labelled, settings.bits);
+    let examples: Vec<Example> = labelled.into_iter().map(|labelled| labelled.example).collect();
     let model = LinearModel::fit(&examples, settings.bits, settings.epochs, settings.learning_rate, settings.seed);
-    measure(&model, &label(&held_out, settings), &mut report);
-    report.trained = true;
+    measure(&model, &label(&held_out, 1, settings), &mut report);
     report.held_out = held_out.len() as u64;
+    for passage in &train {
+        *report.languages.entry(passage.lang.clone()).or_default() += 1;
+    }
+    report.trained = report.accuracy_by_kind[REAL] >= 1.0 - MAX_REAL_ERROR;
     progress.message(&format!(
-        "quality: classifier trained on {} passages; on {} held-out ones accuracy {:.3}, AUC {:.4}",
+        "quality: classifier trained on {} passages; on {} held-out ones accuracy {:.3}, AUC {:.4}{}",
         train.len(),
         held_out.len(),
         report.accuracy,
-        report.auc
+        report.auc,
+        if report.trained { "" } else { "; not good enough to be used, every document stays" }
     ));
     Ok(QualityModel { model, settings: settings.clone(), report })
 }
 
-/// The good passages of all prose documents, capped to those that come first in the fixed order, and the number of documents
-/// they come from.
+/// The good passages of all prose documents, capped to those that come first in the fixed order, and the number of
+/// documents they come from.
 fn good_passages(files: &[PathBuf], settings: &QualitySettings) -> Result<(Vec<Passage>, u64), DataError> {
     let mut passages = Vec::new();
     let mut documents = 0;
     for file in files {
         let mut take = |document: Document| {
             let before = passages.len();
-            if is_prose(&document) {
+            if is_prose(&document) && document.field("type") != Some(LICENCE) {
                 push_passages(&document, &mut passages);
             }
             documents += u64::from(passages.len() > before);
@@ -141,15 +165,17 @@ fn push_passages(document: &Document, passages: &mut Vec<Passage>) {
     for (place, piece) in pieces.into_iter().enumerate().step_by(step) {
         passages.push(Passage {
             text: super::corrupt::join(piece.iter().copied()),
+            lang: document.lang().unwrap_or_default().to_owned(),
             package: package.to_owned(),
             order: xxhash_rust::xxh3::xxh3_64_with_seed(document.id.as_bytes(), place as u64),
         });
     }
 }
 
-/// The rule that seeds the good class: words of ordinary length, not repeating themselves (Gopher's rules on the scale of a
-/// passage, without its English stop words, so that every language is represented). It is loose on purpose: documentation has
-/// lists, links and examples between its sentences, and a good class of sentences only would condemn them.
+/// The rule that seeds the good class: words of ordinary length, not repeating themselves (Gopher's rules on the scale
+/// of a passage, without its English stop words, so that every language is represented). It is loose on purpose:
+/// documentation has lists, links and examples between its sentences, and a good class of sentences only would condemn
+/// them.
 fn is_good(passage: &[Token<'_>]) -> bool {
     if passage.len() < MIN_PASSAGE_TOKENS {
         return false;
@@ -178,17 +204,49 @@ fn is_good(passage: &[Token<'_>]) -> bool {
         && share(distinct.len(), words) >= 0.2
 }
 
-/// Each passage, and one corrupted twin whose kind and randomness follow from its place in the fixed order.
-fn label(passages: &[&Passage], settings: &QualitySettings) -> Vec<Labelled> {
-    let twins = |passage: &&Passage| {
+/// Each passage, and one corrupted twin, `rounds` times with another twin each. Kind and randomness of a twin follow
+/// from the passage's place in the fixed order and the round.
+fn label(passages: &[&Passage], rounds: u64, settings: &QualitySettings) -> Vec<Labelled> {
+    let twins = |(passage_index, passage): (usize, &&Passage)| {
+        let passage_index = passage_index as u32;
         let pieces = tokens(&passage.text);
-        let kind = Corruption::ALL[CounterRng::new(settings.seed, "kind").below(passage.order, 4) as usize];
-        let bad = kind.apply(&pieces, settings.seed ^ passage.order);
-        let good = Example { features: features(&pieces, settings.bits), good: true };
-        let bad = Example { features: features(&tokens(&bad), settings.bits), good: false };
-        [Labelled { example: good, kind: None }, Labelled { example: bad, kind: Some(kind) }]
+        let rng = CounterRng::new(settings.seed ^ passage.order, "twins");
+        let good = features(&pieces, settings.bits);
+        let round = |round| {
+            let kind = Corruption::ALL[rng.below(round, Corruption::ALL.len() as u64) as usize];
+            let bad = features(&tokens(&kind.apply(&pieces, rng.word64(round))), settings.bits);
+            let good = Example { features: good.clone(), good: true };
+            let bad = Example { features: bad, good: false };
+            [
+                Labelled { example: good, passage: passage_index, kind: None },
+                Labelled { example: bad, passage: passage_index, kind: Some(kind) },
+            ]
+        };
+        (0..rounds).flat_map(round).collect::<Vec<_>>()
     };
-    passages.par_iter().map(twins).collect::<Vec<_>>().into_iter().flatten().collect()
+    passages.par_iter().enumerate().map(twins).collect::<Vec<_>>().into_iter().flatten().collect()
+}
+
+/// Removes features that fewer than [`MIN_PASSAGES_PER_FEATURE`] passages (with their twins) have. A rare n-gram says
+/// which passage this is; a model that learns it by heart takes every n-gram it has never met for a bad sign.
+fn forget_rare_features(examples: &mut [Labelled], bits: u32) {
+    let mut passages = vec![0u32; 1 << bits];
+    let mut last = vec![u32::MAX; 1 << bits];
+    for labelled in examples.iter() {
+        for &feature in &labelled.example.features {
+            if last[feature as usize] != labelled.passage {
+                last[feature as usize] = labelled.passage;
+                passages[feature as usize] += 1;
+            }
+        }
+    }
+    for labelled in examples {
+        labelled.example.features.iter_mut().for_each(|feature| {
+            if passages[*feature as usize] < MIN_PASSAGES_PER_FEATURE {
+                *feature = FORGOTTEN;
+            }
+        });
+    }
 }
 
 fn measure(model: &LinearModel, examples: &[Labelled], report: &mut QualityReport) {
@@ -200,7 +258,7 @@ fn measure(model: &LinearModel, examples: &[Labelled], report: &mut QualityRepor
     let mut kinds: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     for (labelled, (score, good)) in examples.iter().zip(&scores) {
         let name = match labelled.kind {
-            None => "real".to_owned(),
+            None => REAL.to_owned(),
             Some(kind) => kind.name().to_owned(),
         };
         let counts = kinds.entry(name).or_default();
@@ -251,8 +309,8 @@ mod tests {
     #[test]
     fn a_table_is_no_good_passage_and_prose_in_any_language_is() {
         let good = |text: &str| is_good(&tokens(&text.repeat(3)));
-        let english = "The compiler checks that every reference is valid for as long as it is used, and it rejects programs \
-                       in which a value could be freed while something still points at it; ";
+        let english = "The compiler checks that every reference is valid for as long as it is used, and it \
+                       rejects programs in which a value could be freed while something still points at it; ";
         assert!(good(english));
         assert!(good(
             "编译器会检查每个引用在使用期间是否有效，如果某个值可能在仍被指向时被释放，则拒绝该程序。这是所有权规则的一部分"

@@ -156,8 +156,8 @@ mod tests {
                        hope for jobs. The casino would open in 2026, the mayor said, and pay for the new school. "
                 .repeat(3);
         assert_eq!(judge(BlockedWordsConfig::default(), &article), Verdict::Keep);
-        let medical = "Sildenafil, sold as Viagra, was first studied for hypertension. Trials showed that viagra, like cialis and \
-                       levitra, inhibits the same enzyme; "
+        let medical = "Sildenafil, sold as Viagra, was first studied for hypertension. Trials showed that viagra, like \
+                       cialis and levitra, inhibits the same enzyme; "
             .to_owned()
             + &"side effects include headache, flushing and in rare cases a sudden loss of hearing. ".repeat(12);
         assert_eq!(judge(BlockedWordsConfig::default(), &medical), Verdict::Keep);

@@ -1,8 +1,8 @@
 //! Word and domain lists: the small ones that are built in, and list files.
 //!
-//! The built-in lists cover what any crawl meets (adult, gambling, pharmacy and phishing spam) in the phrases that such pages
-//! repeat; they are a floor, not a policy. The lists behind published corpora have tens of thousands of words and millions of
-//! domains: give them as files.
+//! The built-in lists cover what any crawl meets (adult, gambling, pharmacy and phishing spam) in the phrases that such
+//! pages repeat; they are a floor, not a policy. The lists behind published corpora have tens of thousands of words and
+//! millions of domains: give them as files.
 
 use std::path::Path;
 
@@ -150,7 +150,8 @@ pub const SOFT_URL_WORDS: &[&str] = &[
     "cialis",
 ];
 
-/// Reads a list file: one entry per line, `#` begins a comment, blank lines do not count; entries are folded to lower case.
+/// Reads a list file: one entry per line, `#` begins a comment, blank lines do not count; entries are folded to lower
+/// case.
 ///
 /// # Errors
 /// When the file cannot be read, is not UTF-8 or has no entry.

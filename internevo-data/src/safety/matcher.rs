@@ -8,7 +8,8 @@ use crate::dedup::is_unspaced;
 #[derive(Debug)]
 pub struct WordMatcher {
     automaton: AhoCorasick,
-    /// Per entry: must it stand alone? False for scripts written without spaces (C4's rule for Chinese, Japanese and Thai).
+    /// Per entry: must it stand alone? False for scripts written without spaces (C4's rule for Chinese, Japanese and
+    /// Thai).
     flanked: Vec<bool>,
 }
 
@@ -27,8 +28,8 @@ impl WordMatcher {
         Ok(Self { automaton, flanked })
     }
 
-    /// Indices of the entries found, in the order of the text. An entry of letters counts only where no letter or digit touches
-    /// it.
+    /// Indices of the entries found, in the order of the text. An entry of letters counts only where no letter or digit
+    /// touches it.
     pub fn matches<'a>(&'a self, text: &'a str) -> impl Iterator<Item = usize> + 'a {
         self.automaton.find_iter(text).filter_map(move |found| {
             let entry = found.pattern().as_usize();

@@ -1,13 +1,13 @@
 //! The `safe` stage's filters: words, addresses and personal data that a corpus should not hold in quantity.
 //!
-//! All three count shares, not occurrences: a medical text names what a spam page repeats, and a filter that drops whatever
-//! mentions a word removes the honest text with it (the InternLM2 report, section 3.1.1, tunes its safety filters against such
-//! false positives).
+//! All three count shares, not occurrences: a medical text names what a spam page repeats, and a filter that drops
+//! whatever mentions a word removes the honest text with it (the InternLM2 report, section 3.1.1, tunes its safety
+//! filters against such false positives).
 //!
 //! | file | filter |
 //! |---|---|
 //! | `blocked_words.rs` | `blocked_words`: hard and soft phrases per thousand words |
-//! | `blocked_urls.rs` | `blocked_urls`: the document's own address, and the share of its links that lead to blocked places |
+//! | `blocked_urls.rs` | `blocked_urls`: the document's own address, and the share of its links to blocked places |
 //! | `personal_data.rs` | `personal_data`: lists of e-mail and IP addresses |
 //! | `lists.rs` | built-in lists and list files |
 //! | `matcher.rs`, `urls.rs` | word lists in text, addresses |
@@ -32,7 +32,8 @@ pub use self::{
     urls::{Blocked, UrlRules, addresses, host},
 };
 
-/// The entries a filter works with: built-in ones if wanted, those of the settings, and those of a file if one is named.
+/// The entries a filter works with: built-in ones if wanted, those of the settings, and those of a file if one is
+/// named.
 fn entries(
     plugin: &'static str,
     built_in: Option<&[&str]>,

@@ -2,7 +2,7 @@
 //! [`crate::linear::reference`] followed by [`crate::cross_entropy::reference`].
 
 use crate::cross_entropy::cpu::{Options, Totals, forward as loss, forward_with_gradient as loss_with_gradient};
-use crate::matmul::{Matrix, Output, Threads, multiply};
+use crate::matmul::{Matrix, Output, Threads, extend_with_product, multiply, product};
 
 /// Logits held at a time: 16 MiB, at least [`MIN_ROWS`] rows.
 const CHUNK_LOGITS: usize = 4 << 20;
@@ -51,29 +51,35 @@ pub fn forward(
     assert_eq!(hidden.len(), labels.len() * width, "linear_cross_entropy: hidden states and labels");
     crate::cross_entropy::check_labels(labels, vocab);
     let rows = chunk_rows(vocab);
-    let mut logits = vec![0.0; rows.min(labels.len()) * vocab];
-    let mut d_hidden = wanted.hidden.then(|| vec![0.0; hidden.len()]);
-    let mut d_weight = wanted.weight.then(|| vec![0.0; weight.len()]);
+    let mut logits = Vec::new();
+    let mut d_hidden = wanted.hidden.then(|| Vec::with_capacity(hidden.len()));
+    let mut d_weight = None;
     let weight = Matrix::new(weight, vocab, width);
     let mut totals = Totals::default();
     for (index, labels) in labels.chunks(rows).enumerate() {
         let (range, n) = (index * rows * width..(index * rows + labels.len()) * width, labels.len());
-        let logits = &mut logits[..n * vocab];
-        let hidden = Matrix::new(&hidden[range.clone()], n, width);
-        multiply(Output::new(logits, n, vocab), false, 1.0, hidden, weight.transposed(), Threads::Pool);
+        let hidden = Matrix::new(&hidden[range], n, width);
+        logits.clear();
+        extend_with_product(&mut logits, hidden, weight.transposed());
         if !(wanted.hidden || wanted.weight) {
-            totals.add(loss(logits, vocab, labels, options));
+            totals.add(loss(&logits, vocab, labels, options));
             continue;
         }
-        totals.add(loss_with_gradient(logits, vocab, labels, options));
-        let gradient = Matrix::new(logits, n, vocab);
+        totals.add(loss_with_gradient(&mut logits, vocab, labels, options));
+        let gradient = Matrix::new(&logits, n, vocab);
         if let Some(d_hidden) = &mut d_hidden {
-            multiply(Output::new(&mut d_hidden[range], n, width), false, 1.0, gradient, weight, Threads::Pool);
+            extend_with_product(d_hidden, gradient, weight);
         }
-        if let Some(d_weight) = &mut d_weight {
-            let output = Output::new(d_weight, vocab, width);
-            multiply(output, index > 0, 1.0, gradient.transposed(), hidden, Threads::Pool);
+        match &mut d_weight {
+            None if !wanted.weight => {}
+            None => d_weight = Some(product(gradient.transposed(), hidden)),
+            Some(sum) => {
+                let sum = Output::new(sum, vocab, width);
+                multiply(sum, true, 1.0, gradient.transposed(), hidden, Threads::Pool);
+            }
         }
     }
+    // Without a token there was no first chunk to make it.
+    let d_weight = d_weight.or_else(|| wanted.weight.then(|| vec![0.0; vocab * width]));
     Outcome { totals, d_hidden, d_weight }
 }

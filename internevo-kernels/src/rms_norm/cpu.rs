@@ -1,8 +1,9 @@
 //! RMSNorm on slices. `x`, `y`, `dy`, `dx` are `[rows, width]`, `weight` is `[width]`, `rstd` (1 / root mean square) is
 //! `[rows]`.
 
-use crate::rows::{for_blocks, rows_per_task};
+use crate::rows::{for_blocks, rows_per_task, written};
 use crate::simd::{add_in_place, madd, multiversion, reduce2};
+use std::mem::MaybeUninit;
 
 /// Returns `(y, rstd)`; keep `rstd` for the backward.
 ///
@@ -11,16 +12,20 @@ use crate::simd::{add_in_place, madd, multiversion, reduce2};
 pub fn forward(x: &[f32], weight: &[f32], eps: f64) -> (Vec<f32>, Vec<f32>) {
     let width = weight.len();
     let rows = row_count(x, width);
-    let (mut y, mut rstd) = (vec![0.0; x.len()], vec![0.0; rows]);
+    let mut rstd = vec![0.0; rows];
     let task = rows_per_task(width);
-    let mut parts: Vec<_> = y.chunks_mut(task * width).zip(rstd.chunks_mut(task)).collect();
-    for_blocks(&mut parts, 1, |block, part| {
-        let (y, rstd) = &mut part[0];
-        let x = &x[block * task * width..][..y.len()];
-        for ((x, y), r) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(rstd.iter_mut()) {
-            *r = forward_row(x, weight, y, eps as f32);
-        }
-    });
+    let fill = |y: &mut [MaybeUninit<f32>]| {
+        let mut parts: Vec<_> = y.chunks_mut(task * width).zip(rstd.chunks_mut(task)).collect();
+        for_blocks(&mut parts, 1, |block, part| {
+            let (y, rstd) = &mut part[0];
+            let x = &x[block * task * width..][..y.len()];
+            for ((x, y), r) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(rstd.iter_mut()) {
+                *r = forward_row(x, weight, y, eps as f32);
+            }
+        });
+    };
+    // SAFETY: the blocks are whole rows and cover `y`, and `forward_row` writes its row: all rows have `width` elements.
+    let y = unsafe { written(x.len(), fill) };
     (y, rstd)
 }
 
@@ -56,11 +61,11 @@ fn row_count(x: &[f32], width: usize) -> usize {
 }
 
 multiversion! {
-    fn forward_row<const FMA>(x: &[f32], weight: &[f32], y: &mut [f32], eps: f32) -> f32 {
+    fn forward_row<const FMA>(x: &[f32], weight: &[f32], y: &mut [MaybeUninit<f32>], eps: f32) -> f32 {
         let squares = reduce2(x, x, |sum, a, b| madd::<FMA>(a, b, sum));
         let rstd = 1.0 / (squares / x.len() as f32 + eps).sqrt();
         for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-            *y = *x * rstd * *w;
+            y.write(*x * rstd * *w);
         }
         rstd
     }

@@ -1,6 +1,6 @@
 //! The element-wise part of a score tile: masked softmax with running maximum, and its gradient.
 
-use crate::simd::{exp, exp_row, madd, max_row, multiversion, reduce2};
+use crate::simd::{LANES, exp, exp_row, madd, max_row, multiversion, reduce2};
 
 /// Which part of a tile each stacked row sees.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,17 @@ impl Mask {
     }
 }
 
+/// Splits a score row at its hidden part and returns the part to exponentiate: the visible scores, padded with `-∞` to
+/// whole vectors because a short tail costs as much as a long row. The rest becomes zero.
+#[inline(always)]
+fn mask_row(row: &mut [f32], visible: usize) -> &mut [f32] {
+    let padded = visible.next_multiple_of(LANES).min(row.len());
+    let (seen, hidden) = row.split_at_mut(padded);
+    seen[visible..].fill(f32::NEG_INFINITY);
+    hidden.fill(0.0);
+    seen
+}
+
 multiversion! {
     /// Turns scores into unnormalised probabilities and moves the running `maximum` and `sum` of each row on; rows of
     /// `output` gathered so far are rescaled to the new maximum.
@@ -29,8 +40,7 @@ multiversion! {
     ) {
         let width = output.len() / maximum.len();
         for (r, row) in scores.chunks_exact_mut(mask.keys).enumerate() {
-            let (seen, hidden) = row.split_at_mut(mask.visible(r));
-            hidden.fill(0.0);
+            let seen = mask_row(row, mask.visible(r));
             let local = max_row(seen) * scale;
             let new = if local > maximum[r] { local } else { maximum[r] };
             let added = exp_row::<FMA>(seen, scale, new);
@@ -67,8 +77,7 @@ multiversion! {
     /// Turns scores into normalised probabilities from the saved log-sum-exp.
     pub(super) fn probabilities<const FMA>(scores: &mut [f32], mask: Mask, scale: f32, log_sum_exp: &[f32]) {
         for (r, row) in scores.chunks_exact_mut(mask.keys).enumerate() {
-            let (seen, hidden) = row.split_at_mut(mask.visible(r));
-            hidden.fill(0.0);
+            let seen = mask_row(row, mask.visible(r));
             exp_row::<FMA>(seen, scale, log_sum_exp[r]);
         }
     }

@@ -1,7 +1,5 @@
 //! Killed, stopped, or damaged: nothing is lost and the same command ends with the same bits.
 
-mod common;
-
 use std::{
     fs,
     path::Path,
@@ -9,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Workshop, loss_bits, parameters};
+use crate::workshop::{Workshop, loss_bits, parameters};
 
 /// Long enough to be interrupted in the middle.
 const STEPS: &str = "60";
@@ -56,7 +54,7 @@ fn a_stopped_run_saves_says_how_to_continue_and_ends_with_the_same_bits() {
     let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill");
     assert!(sent.success());
     let output = child.wait_with_output().expect("child");
-    let text = common::stderr(&output);
+    let text = crate::workshop::stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("continue with:") && text.contains("--run-dir stopped"), "{text}");
     let run = workshop.latest("stopped");
@@ -85,7 +83,7 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_is_used() {
     fs::remove_file(run.join("summary.json")).expect("remove");
 
     let output = workshop.run(&["train", "--config", "micro.toml"]);
-    let text = common::stderr(&output);
+    let text = crate::workshop::stderr(&output);
     assert!(output.status.success(), "{text}");
     let name = file.file_name().expect("name").to_string_lossy().into_owned();
     assert!(text.contains("warning:") && text.contains(&name), "{text}");

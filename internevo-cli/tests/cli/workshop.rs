@@ -15,8 +15,8 @@ pub struct Workshop {
 }
 
 const WORDS: [&str; 24] = [
-    "the", "a", "river", "engine", "token", "bright", "small", "moves", "reads", "writes", "over", "under", "layer", "and",
-    "with", "slowly", "of", "to", "in", "is", "it", "model", "learns", "quickly",
+    "the", "a", "river", "engine", "token", "bright", "small", "moves", "reads", "writes", "over", "under", "layer",
+    "and", "with", "slowly", "of", "to", "in", "is", "it", "model", "learns", "quickly",
 ];
 
 /// A paragraph of `sentences` sentences that depends on `seed` only.
@@ -44,7 +44,8 @@ impl Workshop {
         let dir = tempfile::tempdir().expect("temporary folder");
         let text = dir.path().join("text");
         fs::create_dir(&text).expect("folder");
-        let document = |i: u64| serde_json::json!({ "id": format!("document-{i}"), "text": paragraph(i, 12) }).to_string() + "\n";
+        let document =
+            |i: u64| serde_json::json!({ "id": format!("document-{i}"), "text": paragraph(i, 12) }).to_string() + "\n";
         fs::write(text.join("documents.jsonl"), (0..40).map(document).collect::<String>()).expect("documents");
         let config = format!(
             r#"

@@ -1,10 +1,8 @@
 //! Commands beside training: their results, their JSON, and what they say about bad input.
 
-mod common;
-
 use std::fs;
 
-use common::{Workshop, paragraph};
+use crate::workshop::{Workshop, paragraph};
 use serde_json::Value;
 
 fn json(workshop: &Workshop, args: &[&str]) -> Value {
@@ -63,12 +61,15 @@ fn an_empty_corpus_is_one_clear_message() {
 fn broken_lines_are_rejected_with_a_reason_and_the_rest_survives() {
     let workshop = Workshop::new();
     let good = serde_json::json!({ "id": "a", "text": paragraph(1, 8), "origin": "kept" });
-    let lines = format!("{good}\n{{\"id\": \"b\", \"te\n\n{}\n", serde_json::json!({ "id": "c", "text": paragraph(2, 8) }));
+    let lines =
+        format!("{good}\n{{\"id\": \"b\", \"te\n\n{}\n", serde_json::json!({ "id": "c", "text": paragraph(2, 8) }));
     fs::create_dir(workshop.path().join("in")).expect("folder");
     fs::write(workshop.path().join("in/part.jsonl"), lines).expect("documents");
     let report = json(&workshop, &["data", "format", "--input", "in", "--output", "out", "--json"]);
     assert_eq!(report["documents_kept"], 2, "{report}");
-    for key in ["stage", "documents_in", "bytes_in", "bytes_kept", "reasons", "cpu_seconds", "wall_seconds", "peak_rss_bytes"] {
+    for key in
+        ["stage", "documents_in", "bytes_in", "bytes_kept", "reasons", "cpu_seconds", "wall_seconds", "peak_rss_bytes"]
+    {
         assert!(report.get(key).is_some(), "{key} is missing in {report}");
     }
     let look = json(&workshop, &["data", "inspect", "out", "--json"]);
@@ -79,13 +80,14 @@ fn broken_lines_are_rejected_with_a_reason_and_the_rest_survives() {
 fn documents_become_stores_of_either_form_and_tokens_become_text_again() {
     let workshop = Workshop::new();
     workshop.ok(&["tokenizer", "train", "--input", "text", "--output", "tok/tokenizer.json", "--vocab-size", "300"]);
-    for (format, index) in [("megatron", "train.idx"), ("internevo", "train.bin.meta")] {
+    for (format, index) in [("megatron", "train.idx"), ("internevo", "train-00000.bin.meta")] {
         let args = ["tokenizer", "encode", "--tokenizer", "tok/tokenizer.json", "--input", "text", "--output", format];
         let report = json(&workshop, &[&args[..], &["--format", format, "--json"]].concat());
         assert_eq!(report["documents"], 40);
         assert!(workshop.path().join(format).join(index).exists());
     }
-    let encoded = json(&workshop, &["tokenizer", "encode", "--tokenizer", "tok/tokenizer.json", "--text", "the river", "--json"]);
+    let encoded =
+        json(&workshop, &["tokenizer", "encode", "--tokenizer", "tok/tokenizer.json", "--text", "the river", "--json"]);
     let ids: Vec<String> = encoded["tokens"].as_array().expect("ids").iter().map(ToString::to_string).collect();
     let mut args = vec!["tokenizer", "decode", "--tokenizer", "tok/tokenizer.json"];
     args.extend(ids.iter().map(String::as_str));
@@ -99,7 +101,8 @@ fn a_model_survives_export_and_import_with_the_same_text() {
     let run = workshop.latest("runs");
     let run = run.to_str().expect("UTF-8");
     let tokens = |model: &str| {
-        let args = ["generate", "--model", model, "--prompt", "the river", "--max-tokens", "12", "--ignore-eos", "--json"];
+        let args =
+            ["generate", "--model", model, "--prompt", "the river", "--max-tokens", "12", "--ignore-eos", "--json"];
         json(&workshop, &args)["samples"][0]["tokens"].clone()
     };
     let expected = tokens(run);
@@ -110,14 +113,18 @@ fn a_model_survives_export_and_import_with_the_same_text() {
     for model in ["internlm2", "imported", "llama"] {
         assert_eq!(tokens(model), expected, "{model}");
     }
-    let loss = |model: &str, data: &str| json(&workshop, &["eval", "--model", model, "--data", data, "--json"])["loss"].clone();
+    let loss = |model: &str, data: &str| {
+        json(&workshop, &["eval", "--model", model, "--data", data, "--json"])["loss"].clone()
+    };
     assert_eq!(loss(run, "text"), loss("llama", "text"));
     assert!(loss(run, "corpus/valid.idx").as_f64().is_some_and(|l| l > 0.0));
     // Imported weights are a start for training.
-    let warm = ["--run-dir", "warm", "--set", "ckpt.load_ckpt_folder='imported'", "--set", "ckpt.load_ckpt_content=['model']"];
+    let warm =
+        ["--run-dir", "warm", "--set", "ckpt.load_ckpt_folder='imported'", "--set", "ckpt.load_ckpt_content=['model']"];
     let warm = workshop.train(&warm);
-    let cold_first = common::metrics(std::path::Path::new(run))[0]["loss"].as_f64();
-    let warm_first = common::metrics(std::path::Path::new(warm["run_dir"].as_str().expect("path")))[0]["loss"].as_f64();
+    let cold_first = crate::workshop::metrics(std::path::Path::new(run))[0]["loss"].as_f64();
+    let warm_first =
+        crate::workshop::metrics(&workshop.path().join(warm["run_dir"].as_str().expect("path")))[0]["loss"].as_f64();
     assert!(warm_first < cold_first, "{warm_first:?} {cold_first:?}");
 }
 
@@ -132,7 +139,7 @@ fn configuration_commands_print_what_their_names_say() {
     fs::write(workshop.path().join("7b.py"), "JOB_NAME = 'x'\ndata = dict(seq_len=2**5, odd=1)\n").expect("python");
     let toml = workshop.ok(&["config", "import-py", "7b.py"]);
     fs::write(workshop.path().join("7b.toml"), &toml).expect("toml");
-    assert!(toml.contains("7b.py:2: data.odd"), "{toml}");
+    assert!(toml.contains("7b.py: line 2: data.odd"), "{toml}");
     assert_eq!(json(&workshop, &["config", "show", "--config", "7b.toml", "--json"])["data"]["seq_len"], 32);
 }
 
