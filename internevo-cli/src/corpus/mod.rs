@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `part.rs` | what makes tokenizer and token stores reusable (stages know by themselves) |
 //! | `progress.rs` | the data crate's progress on the terminal |
+//! | `split.rs` | which packages are held out for validation |
 //! | `texts.rs` | documents of the files that a user names |
 //!
 //! Not here: what the stages do (internevo-data).
 
 mod part;
 mod progress;
+mod split;
 pub mod texts;
 
 use std::{
@@ -24,7 +26,8 @@ use internevo_core::{
     storage,
 };
 use internevo_data::{
-    corpus::{self as collection, CorpusManifest, Part as Side, Split},
+    Document,
+    corpus::{self as collection, CorpusManifest},
     quality,
     stage::{self, StageReport, StageRequest, run_stage},
     store::{StoreFormat, TokenStore},
@@ -322,16 +325,14 @@ fn encode(
 
 fn encode_splits(cx: &Context, config: &Config, text: &Text, tokenizer: &Tokenizer) -> anyhow::Result<EncodeReport> {
     let inputs = texts::files(std::slice::from_ref(&text.output))?;
-    let package = |document: &internevo_data::Document| document.field("package").unwrap_or(&document.id).to_owned();
-    let mut packages = Vec::new();
+    let package = |document: &Document| document.field("package").unwrap_or(&document.id).to_owned();
+    let mut packages: BTreeMap<String, u64> = BTreeMap::new();
     for document in texts::documents(&inputs) {
-        packages.push(package(&document?));
+        let document = document?;
+        *packages.entry(package(&document)).or_default() += document.text.len() as u64;
     }
-    let split = Split::new(packages.iter().map(String::as_str), config.corpus.valid_fraction);
-    let split_of = |document: &internevo_data::Document| match split.of(&package(document)) {
-        Side::Train => "train",
-        Side::Valid => "valid",
-    };
+    let valid = split::held_out(&packages, config.corpus.valid_fraction);
+    let split_of = |document: &Document| if valid.contains(package(document).as_str()) { "valid" } else { "train" };
     let total = text.reports.last().map(|r| r.bytes_kept);
     let progress = cx.console.progress("encode", total, "bytes");
     let request = EncodeRequest {

@@ -146,7 +146,7 @@ fn make_job<'a>(
     let train = PackedLoader::new(Arc::clone(&data.train), shape.clone()).or_user()?.with_vocab_size(spec.vocab);
     let valid = match &data.valid {
         None => None,
-        Some(store) => match PackedLoader::new(Arc::clone(store), LoaderConfig { shuffle: false, ..shape }) {
+        Some(store) => match PackedLoader::new(Arc::clone(store), shape) {
             Ok(valid) => Some(Arc::new(valid.with_vocab_size(spec.vocab))),
             Err(too_small @ LoaderError::TooSmall { .. }) => {
                 cx.console.warn(&format!("no validation: {too_small}"));

@@ -1,5 +1,7 @@
 //! Lines and paragraphs, by the three rules that datatrove's filters use.
 
+use std::borrow::Cow;
+
 /// Duplicates among lines or paragraphs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Blocks {
@@ -66,6 +68,28 @@ pub fn paragraphs(text: &str) -> impl Iterator<Item = &str> {
     split_at_newlines(text.trim(), 2)
 }
 
+/// Markdown without its fenced code blocks. A fence ends with at least as many of the mark it began with; one that never ends
+/// reaches to the end of the text.
+pub fn without_fences(text: &str) -> Cow<'_, str> {
+    if !text.contains("```") && !text.contains("~~~") {
+        return Cow::Borrowed(text);
+    }
+    let mut prose = String::with_capacity(text.len());
+    let mut open: Option<&str> = None;
+    for line in text.split_inclusive('\n') {
+        let trimmed = line.trim_start();
+        let mark = if trimmed.starts_with('~') { '~' } else { '`' };
+        let fence = &trimmed[..trimmed.len() - trimmed.trim_start_matches(mark).len()];
+        match open {
+            Some(opened) if fence.starts_with(opened) && trimmed.trim_end() == fence => open = None,
+            None if fence.len() >= 3 => open = Some(fence),
+            None => prose.push_str(line),
+            Some(_) => {}
+        }
+    }
+    Cow::Owned(prose)
+}
+
 fn split_at_newlines(text: &str, least: usize) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -103,6 +127,12 @@ mod tests {
         assert_eq!(split("\na\n\n\nb\n"), ["", "a", "b", ""]);
         assert_eq!(split(""), [""]);
         assert_eq!(paragraphs(" \na\nb\n\n\nc\n\n").collect::<Vec<_>>(), ["a\nb", "c"]);
+    }
+
+    #[test]
+    fn fenced_code_is_left_out_whatever_its_fence() {
+        assert_eq!(without_fences("a\n```rust\n}\n```\nb\n  ~~~~\n```\n~~~\nx\n~~~~ \nc `d`\n```\nx"), "a\nb\nc `d`\n");
+        assert_eq!(without_fences("a `b`\n"), "a `b`\n");
     }
 
     #[test]

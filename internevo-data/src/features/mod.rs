@@ -13,7 +13,7 @@ mod words;
 use std::cell::OnceCell;
 
 pub use self::{
-    lines::{Blocks, line_blocks, paragraphs, python_lines},
+    lines::{Blocks, line_blocks, paragraphs, python_lines, without_fences},
     repeats::Repeats,
     words::{Word, is_punctuation, words},
 };

@@ -3,6 +3,9 @@
 //! Where tools differ: a first occurrence is no duplicate; after a duplicated n-gram the next n words are passed over; all
 //! shares are of the characters of the whole text, spaces included; an n-gram of the top rule counts its spaces, one of the
 //! duplicate rule does not. For Chinese, the thresholds of FineWeb-2 (`cmn_Hani`).
+//!
+//! In documents of type `markdown` the rules for lines and paragraphs leave out fenced code: programs repeat `}` by nature, and a
+//! chapter about them is no worse for it.
 
 use internevo_core::plugin::{Plugin, PluginError};
 use schemars::JsonSchema;
@@ -10,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Table;
 use crate::{
-    features::{Blocks, Features, line_blocks, paragraphs},
+    features::{Blocks, Features, line_blocks, paragraphs, without_fences},
     filter::{Filter, FilterContext, FilterPlugin, Verdict},
 };
 
@@ -118,7 +121,9 @@ impl Filter for GopherRepetition {
 
 impl GopherRepetition {
     fn block_rules(&self, document: &Features<'_>, table: Table) -> Option<(&'static str, f64)> {
-        let (config, text, chars) = (&self.config, document.text(), document.chars() as f64);
+        let (config, chars) = (&self.config, document.chars() as f64);
+        let without_code = document.document().field("type") == Some("markdown");
+        let text = &*if without_code { without_fences(document.text()) } else { document.text().into() };
         let over = |value: f64, limit: f64, reason: &'static str| (value > limit).then_some((reason, value));
         let share = |blocks: Blocks| blocks.duplicates as f64 / blocks.count as f64;
         let found = Blocks::count(paragraphs(text));

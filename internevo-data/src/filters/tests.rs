@@ -51,11 +51,12 @@ fn gopher_quality_measures_symbols_and_lines_by_hand_counted_values() {
 fn marks_count_as_words_in_plain_text_and_as_markup_in_markdown() {
     let text = format!("the of {}", "[`word`](other): ".repeat(60));
     // Four marks (`[`, a backtick, `)`, `:`) stand beside one word of each link.
-    let plain = judge_document::<GopherQuality>("", &Document::new("test", text.as_str()));
+    let long_words = "max_mean_word_length = 20.0";
+    let plain = judge_document::<GopherQuality>(long_words, &Document::new("test", text.as_str()));
     assert_eq!(plain, Verdict::drop("gopher_few_letter_words", 62.0 / 302.0));
     let mut markdown = Document::new("test", text);
     markdown.meta.insert("type".into(), Value::from("markdown"));
-    assert_eq!(judge_document::<GopherQuality>("max_mean_word_length = 20.0", &markdown), Verdict::Keep);
+    assert_eq!(judge_document::<GopherQuality>(long_words, &markdown), Verdict::Keep);
     markdown.text = "the of word 1234 ".repeat(20) + "## 5678";
     assert_eq!(judge_document::<GopherQuality>("", &markdown), Verdict::drop("gopher_few_letter_words", 60.0 / 82.0));
 }
@@ -90,6 +91,20 @@ fn gopher_repetition_measures_blocks_by_hand_counted_values() {
     assert_eq!(drops("", &format!("{long}\n\nb\n\nc\n\nd\n\n{long}"), "duplicate_paragraph_chars"), 40.0 / 91.0);
     assert_eq!(drops("", "a\nb\na\nc\n\na", "duplicate_lines"), 0.4);
     assert_eq!(drops("", &format!("{long}\nb\nc\nd\n{long}"), "duplicate_line_chars"), 40.0 / 87.0);
+}
+
+#[test]
+fn repeated_lines_of_code_blocks_do_not_count_in_markdown() {
+    let text = format!("one two\n\n{}three four\n", "```\n}\n```\n".repeat(3));
+    let lines_only = "top_ngram_chars = [9.0, 9.0, 9.0]\nduplicate_ngram_chars = [9.0, 9.0, 9.0, 9.0, 9.0, 9.0]";
+    let with = |kind: &str| {
+        let mut document = Document::new("test", text.as_str());
+        document.meta.insert("type".into(), Value::from(kind));
+        judge_document::<GopherRepetition>(lines_only, &document)
+    };
+    // Of the lines, nine are code; `}` and the fences repeat.
+    assert_eq!(with("text"), Verdict::drop("duplicate_lines", 7.0 / 12.0));
+    assert_eq!(with("markdown"), Verdict::Keep);
 }
 
 #[test]

@@ -55,12 +55,17 @@ const SKIPPED_CLASSES: &[&str] = &[
     "nav-chapters",
     "nav-wide-wrapper",
     "anchor",
+    "doc-anchor",
     "src",
     "srclink",
     "out-of-band",
     "sidebar",
     "tooltip",
     "hideme",
+    "rustdoc-breadcrumbs",
+    "rightside",
+    "sub-heading",
+    "since",
 ];
 
 /// Parts of rustdoc pages that repeat on every page of a type.
@@ -221,7 +226,7 @@ impl Walk {
             self.boundary();
         }
         match name {
-            "h1" | "h2" | "h3" | "h4" | "h5" | "h6" => self.heading = name.as_bytes()[1] - b'0',
+            _ if is_heading(name) => self.heading = name.as_bytes()[1] - b'0',
             "table" => self.tables.push(is_data_table(node)),
             "tr" => self.row_cells = 0,
             "pre" => {
@@ -266,14 +271,19 @@ impl Walk {
             "tr" if self.in_data_table() => return self.flush_as(Kind::Row),
             _ => {}
         }
-        if BLOCKS.contains(&name) {
+        let ends_code = name == "pre" && self.preformatted == 1;
+        if ends_code || (self.heading > 0 && is_heading(name)) {
+            self.flush();
+        } else if BLOCKS.contains(&name) {
             self.boundary();
         }
         match name {
-            "h1" | "h2" | "h3" | "h4" | "h5" | "h6" => self.heading = 0,
+            _ if is_heading(name) => self.heading = 0,
             "pre" => {
                 self.preformatted = self.preformatted.saturating_sub(1);
-                self.language.clear();
+                if self.preformatted == 0 {
+                    self.language.clear();
+                }
             }
             "blockquote" => self.quotes = self.quotes.saturating_sub(1),
             "ul" | "ol" | "dl" => drop(self.lists.pop()),
@@ -291,12 +301,17 @@ impl Walk {
         list.marker_due = true;
     }
 
-    /// The end of a block; inside a table's cell only a space.
+    /// The end of a block; only a line end inside of code, only a space inside of a table's cell or a heading.
     fn boundary(&mut self) {
-        if self.cells == 0 {
-            self.flush();
-        } else if !self.text.ends_with(' ') {
-            self.text.push(' ');
+        let separator = if self.preformatted > 0 {
+            '\n'
+        } else if self.cells > 0 || self.heading > 0 {
+            ' '
+        } else {
+            return self.flush();
+        };
+        if !self.text.is_empty() && !self.text.ends_with([separator, '\n']) {
+            self.text.push(separator);
         }
     }
 
@@ -343,6 +358,10 @@ impl Walk {
             }
         }
     }
+}
+
+fn is_heading(name: &str) -> bool {
+    matches!(name, "h1" | "h2" | "h3" | "h4" | "h5" | "h6")
 }
 
 fn is_skipped(node: NodeRef<'_, Node>, element: &Element) -> bool {

@@ -32,13 +32,13 @@ fn a_rustdoc_page_loses_its_tool_bar_anchors_and_blanket_implementations() {
     let html = r##"<html lang="en"><body class="rustdoc"><nav class="sidebar"><h2>Crate</h2></nav><main><section id="main-content">
 <div class="main-heading"><h1>Struct <span class="struct">Thing</span> <button id="copy-path">Copy</button></h1><rustdoc-toolbar>x</rustdoc-toolbar>
 <a class="src" href="s">Source</a></div>
-<pre class="rust item-decl"><code>pub struct Thing { <span>..</span> }</code></pre>
+<pre class="rust item-decl"><code>pub struct Thing<div class="where">where T: Copy,</div>{ <span>..</span> }</code></pre>
 <details class="toggle top-doc" open><summary class="hideme"><span>Expand description</span></summary><div class="docblock"><p>A thing.</p></div></details>
-<h2 id="fields">Fields<a href="#fields" class="anchor">§</a></h2>
+<h2 id="fields"><a class="doc-anchor">§</a>Fields<div>of a Thing</div><a href="#fields" class="anchor">§</a></h2>
 <dl class="item-table"><dt><a href="x">Other</a></dt><dd>Another thing.</dd></dl>
 <h2 id="blanket-implementations">Blanket Implementations</h2><div id="blanket-implementations-list">impl T</div>
 </section></main></body></html>"##;
-    let expected = "# Struct Thing\n\n```rust\npub struct Thing { .. }\n```\n\nA thing.\n\n## Fields\n\n\
+    let expected = "# Struct Thing\n\n```rust\npub struct Thing\nwhere T: Copy,\n{ .. }\n```\n\nA thing.\n\n## Fields of a Thing\n\n\
         - Other\n  Another thing.\n";
     assert_eq!(extract(html).text, expected);
 }
