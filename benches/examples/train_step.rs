@@ -8,7 +8,8 @@ use benches::step::{TrainStep, shape};
 use internevo_kernels::KernelSet;
 
 fn main() {
-    let (shape_name, threads, steps) = (argument("--shape", "tiny"), argument("--threads", "2"), argument("--steps", "8"));
+    let (shape_name, threads, steps) =
+        (argument("--shape", "tiny"), argument("--threads", "2"), argument("--steps", "8"));
     let kernels = match argument("--kernels", "fused").as_str() {
         "reference" => KernelSet::Reference,
         _ => KernelSet::Fused,

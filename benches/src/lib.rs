@@ -40,8 +40,30 @@ pub fn boundaries(lengths: &[usize]) -> Vec<u32> {
 /// English-like text of about `bytes` bytes, one document a line; every tenth document nearly repeats an earlier one.
 pub fn documents(bytes: usize) -> Vec<String> {
     const WORDS: [&str; 24] = [
-        "the", "of", "and", "to", "in", "that", "with", "have", "be", "model", "gradient", "tensor", "layer", "corpus", "token",
-        "filter", "document", "quality", "parallel", "memory", "bandwidth", "schedule", "checkpoint", "sequence",
+        "the",
+        "of",
+        "and",
+        "to",
+        "in",
+        "that",
+        "with",
+        "have",
+        "be",
+        "model",
+        "gradient",
+        "tensor",
+        "layer",
+        "corpus",
+        "token",
+        "filter",
+        "document",
+        "quality",
+        "parallel",
+        "memory",
+        "bandwidth",
+        "schedule",
+        "checkpoint",
+        "sequence",
     ];
     let rng = CounterRng::new(1, "documents");
     let (mut out, mut total, mut index) = (Vec::<String>::new(), 0, 0u64);

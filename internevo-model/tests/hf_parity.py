@@ -21,6 +21,7 @@ def main() -> None:
     with open(cases_path) as file:
         cases = json.load(file)
     worst = 0.0
+    last_logits = []
     same_text = True
     for case in cases:
         prompt = torch.tensor([case["tokens"]])
@@ -35,10 +36,12 @@ def main() -> None:
         ours = torch.tensor(case["logits"])
         assert theirs.shape == ours.shape, f"{theirs.shape} against {ours.shape}"
         worst = max(worst, (theirs - ours).abs().max().item())
+        last_logits.append([round(x, 6) for x in theirs[-1].tolist()])
     tokenizer = AutoTokenizer.from_pretrained(folder)
     result = {
         "max_abs_diff": worst,
         "same_text": same_text,
+        "last_logits": last_logits,
         "token_ids": tokenizer.encode("abba"),
         "special": [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id],
         "class": type(model).__name__,

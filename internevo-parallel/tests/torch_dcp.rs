@@ -25,9 +25,11 @@ fn torch_distributed_checkpoint_reads_the_parameters_bit_for_bit() {
         let rank = comm.rank();
         let mut optimizer = setup.optimizer(comm)?;
         train(&mut optimizer, &setup, rank, 0..3)?;
-        let request = SaveRequest { dir: dir.path(), step: 3, config_hash: "c0ffee", plugins: &[], trainer: &json!({}) };
+        let request =
+            SaveRequest { dir: dir.path(), step: 3, config_hash: "c0ffee", plugins: &[], trainer: &json!({}) };
         let path = checkpoint::save(&request, &optimizer)?;
-        let entries = optimizer.table().entries().iter().map(|e| (e.spec.name.clone(), e.spec.shape.clone(), e.range()));
+        let entries =
+            optimizer.table().entries().iter().map(|e| (e.spec.name.clone(), e.spec.shape.clone(), e.range()));
         Ok((path, entries.collect::<Vec<_>>()))
     });
     let (path, entries) = saved.expect("two ranks save").swap_remove(0);

@@ -51,6 +51,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Peer::Hf => {
             let mut test = cargo();
             test.args(["test", "--locked", "--package", "internevo-model", "--test", "hf_parity", "--", "--nocapture"]);
+            test.env(
+                "INTERNEVO_GOLDEN_OUT",
+                workspace_root().join("internevo-model/tests/golden/transformers_logits.json"),
+            );
             step("export against transformers", test.env("INTERNEVO_PEERS_PYTHON", &python))
         }
         Peer::Dcp => {
@@ -92,10 +96,7 @@ fn python() -> anyhow::Result<PathBuf> {
 }
 
 fn train(python: &PathBuf, threads: usize, rounds: usize, steps: usize, shape: &str) -> anyhow::Result<()> {
-    step(
-        "build",
-        cargo().args(["build", "--locked", "--release", "--package", "benches", "--example", "train_step"]),
-    )?;
+    step("build", cargo().args(["build", "--locked", "--release", "--package", "benches", "--example", "train_step"]))?;
     let shared = [("--shape", shape.to_owned()), ("--threads", threads.to_string()), ("--steps", steps.to_string())];
     let arguments: Vec<String> = shared.iter().flat_map(|(k, v)| [(*k).to_owned(), v.clone()]).collect();
     let mut ratios = Vec::new();

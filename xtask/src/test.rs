@@ -2,6 +2,9 @@
 
 use crate::command::{cargo, step};
 
+/// The criterion benches, as `benches/Cargo.toml` names them.
+const BENCHES: [&str; 4] = ["kernels", "train_step", "pipeline", "collectives"];
+
 /// What to run.
 #[derive(clap::Args)]
 pub struct Args {
@@ -17,5 +20,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         step("lints", cargo().args(lints))?;
     }
     step("tests and documentation examples", cargo().args(["test", "--locked", "--workspace"]))?;
-    step("benches, one iteration each", cargo().args(["test", "--locked", "--package", "benches", "--benches"]))
+    // The whole workspace again, so that the features of its dependencies, and with them their builds, stay the same.
+    let benches = BENCHES.iter().flat_map(|name| ["--bench", name]);
+    step("benches, one iteration each", cargo().args(["test", "--locked", "--workspace"]).args(benches))
 }

@@ -26,6 +26,9 @@ use crate::{
     run_dir, terminal,
 };
 
+/// How samples are drawn: a small model repeats itself when it always takes the likeliest token.
+const SAMPLING: Sampling = Sampling { temperature: 0.7, top_k: 0, top_p: 0.95, seed: 0 };
+
 /// Writes the outputs of one run.
 pub struct Outputs<'a> {
     /// Terminal.
@@ -64,6 +67,7 @@ impl Outputs<'_> {
         let tokenizer = Tokenizer::load(path)?;
         let decoder = Decoder::from_flat(&self.job.spec, &trained.params, &Device::flex())?;
         let monitor = &self.job.config.monitor;
+        let sampling = Sampling { seed: self.job.config.seed, ..SAMPLING };
         let mut samples = Vec::new();
         for prompt in &monitor.prompts {
             let mut ids = tokenizer.encode(prompt)?;
@@ -71,11 +75,11 @@ impl Outputs<'_> {
                 ids.push(tokenizer.eos_id());
             }
             let stop = [tokenizer.eos_id()];
-            let tokens = generate(&decoder, &ids, monitor.sample_tokens, &Sampling::greedy(), &stop)?;
+            let tokens = generate(&decoder, &ids, monitor.sample_tokens, &sampling, &stop)?;
             samples.push(Sample { prompt: prompt.clone(), text: model_source::decode(&tokenizer, &tokens)? });
         }
         storage::write_atomic(self.job.run_dir.join(run_dir::SAMPLES_FILE), serde_json::to_vec_pretty(&samples)?)?;
-        Ok(Outcome::fresh(samples, "greedy continuations"))
+        Ok(Outcome::fresh(samples, format!("temperature {}, top-p {}", SAMPLING.temperature, SAMPLING.top_p)))
     }
 
     /// Writes `summary.json` and `report.html`.

@@ -152,7 +152,7 @@ impl Default for PipelineConfig {
         let names = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
         Self {
             stages: names(&["format", "clean", "dedup", "safe", "quality"]),
-            clean: names(&["gopher_quality", "gopher_repetition"]),
+            clean: names(&["gopher_quality", "gopher_repetition", "char_anomaly", "code_quality"]),
             safe: names(&["blocked_words", "blocked_urls"]),
             quality: names(&["quality_classifier"]),
             filter: toml::Table::new(),
