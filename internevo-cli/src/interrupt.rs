@@ -5,6 +5,9 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+#[cfg(unix)]
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
 use crate::{error::EXIT_FAILURE, terminal::Console};
 
 /// Whether someone asked this process to stop. Cheap to clone.
@@ -16,12 +19,12 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Catches SIGINT, SIGTERM and SIGHUP from now on. Outside [`Interrupt::polling`] a signal ends the process with code 1
-    /// after printing `hint`, which says how to continue.
+    /// Catches SIGINT, SIGTERM and SIGHUP from now on, except those that this process was started to ignore (`nohup`). Outside
+    /// [`Interrupt::polling`] a signal ends the process with code 1 after printing `hint`, which says how to continue.
     pub fn install(console: &Console, hint: &str) -> Self {
         let interrupt = Self::default();
         let (handler, console, hint) = (interrupt.clone(), console.clone(), hint.to_owned());
-        let installed = ctrlc::try_set_handler(move || {
+        let installed = listen(move || {
             if handler.polled.load(Ordering::SeqCst) && !handler.requested.swap(true, Ordering::SeqCst) {
                 console.warn("stopping after this step; interrupt again to stop at once");
                 return;
@@ -54,4 +57,31 @@ impl Drop for PollGuard<'_> {
     fn drop(&mut self) {
         self.0.polled.store(false, Ordering::SeqCst);
     }
+}
+
+/// Calls `handler` on a thread of its own for every signal.
+#[cfg(unix)]
+fn listen(handler: impl Fn() + Send + 'static) -> std::io::Result<()> {
+    let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
+    let mut signals = signal_hook::iterator::Signals::new(wanted)?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for _ in &mut signals {
+            handler();
+        }
+    })?;
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn listen(handler: impl FnMut() + Send + 'static) -> Result<(), ctrlc::Error> {
+    ctrlc::try_set_handler(handler)
+}
+
+/// Whether the process was started with `signal` ignored, as `nohup` does with SIGHUP and a shell with SIGINT of its background
+/// jobs. Where there is no `/proc`, only SIGHUP is taken to be.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.map_or(signal == SIGHUP, |mask| mask >> (signal - 1) & 1 == 1)
 }

@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::Path,
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -49,8 +49,15 @@ fn a_stopped_run_saves_says_how_to_continue_and_ends_with_the_same_bits() {
     let workshop = Workshop::new();
     workshop.train(&["--run-dir", "whole", "--steps", STEPS]);
     let args = ["train", "--config", "micro.toml", "--run-dir", "stopped", "--steps", STEPS];
-    let mut child = workshop.start(&args);
+    // Started the way a shell script does with `nohup … &`: the signals it ignores must not hide the one that counts.
+    let mut command = Command::new("sh");
+    let binary = env!("CARGO_BIN_EXE_internevo");
+    command.arg("-c").arg(format!("trap '' HUP INT; exec {binary} {}", args.join(" "))).current_dir(workshop.path());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a shell");
     wait_for_checkpoint(&mut child, &workshop, "stopped", 4);
+    for ignored in ["-HUP", "-INT"] {
+        assert!(Command::new("kill").args([ignored, &child.id().to_string()]).status().expect("kill").success());
+    }
     let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill");
     assert!(sent.success());
     let output = child.wait_with_output().expect("child");

@@ -13,8 +13,8 @@ use burn::backend::autodiff::checkpoint::strategy::{BalancedCheckpointing, Check
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::{
-    Autodiff, AutodiffBackend, Backend, BackendTensor, Dispatch, DispatchAutodiffContext, DispatchKindConversion,
-    DispatchTensor, Flex, GradientCheckpointingStrategy,
+    Autodiff, AutodiffBackend, Backend, BackendTensor, DispatchAutodiffContext, DispatchKindConversion, DispatchTensor,
+    Flex, GradientCheckpointingStrategy,
 };
 use burn::tensor::Tensor;
 use std::sync::{Arc, Mutex};
@@ -195,11 +195,6 @@ where
             gradients.register::<B>(parent, into_primitive::<B>(output));
         }
     }
-}
-
-/// Whether a dispatch tensor takes part in a recorded graph; for callers that hold no typed tensor.
-pub fn is_tracked(tensor: &DispatchTensor) -> bool {
-    tensor.autodiff != DispatchAutodiffContext::Disabled && Dispatch::is_tracked(tensor)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use crate::cross_entropy::cpu::{Options, Totals, forward as loss, forward_with_gradient as loss_with_gradient};
 use crate::matmul::{Matrix, Output, Threads, extend_with_product, multiply, product};
 
-/// Logits held at a time: 16 MiB, at least [`MIN_ROWS`] rows.
+/// Logits held at a time: 16 MiB, at least `MIN_ROWS` rows.
 const CHUNK_LOGITS: usize = 4 << 20;
 
 /// Fewer rows per product than this would make it wait for memory.

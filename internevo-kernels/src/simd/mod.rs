@@ -38,7 +38,7 @@ macro_rules! multiversion {
 }
 pub(crate) use multiversion;
 
-/// The instruction set that [`multiversion`] functions use on this processor.
+/// The instruction set that `multiversion` functions use on this processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub enum Level {
