@@ -26,7 +26,7 @@ impl Interrupt {
         let (handler, console, hint) = (interrupt.clone(), console.clone(), hint.to_owned());
         let installed = listen(move || {
             if handler.polled.load(Ordering::SeqCst) && !handler.requested.swap(true, Ordering::SeqCst) {
-                console.warn("stopping after this step; interrupt again to stop at once");
+                console.warn("stopping as soon as everything is saved; interrupt again to stop at once");
                 return;
             }
             console.error(&format!("interrupted; {hint}"));

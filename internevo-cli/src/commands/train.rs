@@ -34,7 +34,7 @@ impl Train {
     /// Runs the command.
     ///
     /// # Errors
-    /// See [`train::run`].
+    /// Whatever stopped the job; see `train::run`.
     pub fn run(self, cx: &Context) -> anyhow::Result<()> {
         let mut args = self.config;
         if let Some(steps) = self.steps {

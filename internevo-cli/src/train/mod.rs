@@ -144,17 +144,7 @@ fn make_job<'a>(
         shuffle: true,
     };
     let train = PackedLoader::new(Arc::clone(&data.train), shape.clone()).or_user()?.with_vocab_size(spec.vocab);
-    let valid = match &data.valid {
-        None => None,
-        Some(store) => match PackedLoader::new(Arc::clone(store), shape) {
-            Ok(valid) => Some(Arc::new(valid.with_vocab_size(spec.vocab))),
-            Err(too_small @ LoaderError::TooSmall { .. }) => {
-                cx.console.warn(&format!("no validation: {too_small}"));
-                None
-            }
-            Err(error) => return Err(error).or_user(),
-        },
-    };
+    let valid = valid_loader(cx, data, shape, spec.vocab)?;
     let warm_start = match start {
         Start::NewFrom(checkpoint) => Some(WarmStart { checkpoint: checkpoint.clone(), everything: true }),
         Start::New => configured_warm_start(config)?,
@@ -174,6 +164,24 @@ fn make_job<'a>(
         plugins: plugins_in_use(config)?,
         interrupt,
     })
+}
+
+/// The validation micro-batches; a split that does not fill one row is worth a warning, not the end of the job.
+fn valid_loader(
+    cx: &Context,
+    data: &Prepared,
+    shape: LoaderConfig,
+    vocab: usize,
+) -> anyhow::Result<Option<Arc<PackedLoader>>> {
+    let Some(store) = &data.valid else { return Ok(None) };
+    match PackedLoader::new(Arc::clone(store), shape) {
+        Ok(valid) => Ok(Some(Arc::new(valid.with_vocab_size(vocab)))),
+        Err(too_small @ LoaderError::TooSmall { .. }) => {
+            cx.console.warn(&format!("no validation: {too_small}"));
+            Ok(None)
+        }
+        Err(error) => Err(error).or_user(),
+    }
 }
 
 /// The plugins that this configuration names.
@@ -228,19 +236,7 @@ fn announce(cx: &Context, job: &Job<'_>, start: &Start) {
     let data = &job.config.data;
     let rows = [
         ("run", job.run_dir.display().to_string()),
-        (
-            "model",
-            format!(
-                "{} parameters: hidden {}, {} layers, {} heads / {} kv heads, ffn {}, vocabulary {}",
-                terminal::count(job.spec.parameter_count() as u64),
-                job.spec.hidden,
-                job.spec.layers,
-                job.spec.heads,
-                job.spec.kv_heads,
-                job.spec.ffn,
-                job.spec.vocab
-            ),
-        ),
+        ("model", model_in_words(&job.spec)),
         ("layout", format!("{} on {} threads", outputs::layout_in_words(&job.layout), rayon::current_num_threads())),
         (
             "batch",
@@ -273,6 +269,15 @@ fn announce(cx: &Context, job: &Job<'_>, start: &Start) {
     ];
     let rows: Vec<[String; 2]> = rows.map(|(name, value)| [name.to_owned(), value]).into();
     cx.console.note(terminal::table(&rows).trim_end());
+}
+
+fn model_in_words(spec: &ModelSpec) -> String {
+    let ModelSpec { hidden, layers, heads, kv_heads, ffn, vocab, .. } = spec;
+    let parameters = terminal::count(spec.parameter_count() as u64);
+    format!(
+        "{parameters} parameters: hidden {hidden}, {layers} layers, {heads} heads / {kv_heads} kv heads, ffn {ffn}, \
+         vocabulary {vocab}"
+    )
 }
 
 /// Runs the ranks, each on a thread of its own.
