@@ -87,6 +87,43 @@ impl Descriptor {
     pub fn schema(&self) -> serde_json::Value {
         (self.schema)()
     }
+
+    /// Everything at once, to be shown.
+    pub fn info(&self) -> PluginInfo {
+        PluginInfo {
+            kind: self.kind,
+            name: self.name,
+            crate_name: self.origin.crate_name,
+            version: self.origin.version,
+            place: format!("{}:{}", self.origin.file, self.origin.line),
+            default: self.default_config(),
+            schema: self.schema(),
+            about: self.about,
+        }
+    }
+}
+
+/// A registered plugin as `internevo plugins --json` shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct PluginInfo {
+    /// `filter`, `lr_schedule`, `optimizer` or `sink`.
+    pub kind: &'static str,
+    /// Its name in a configuration.
+    pub name: &'static str,
+    /// Package that registers it.
+    #[serde(rename = "crate")]
+    pub crate_name: &'static str,
+    /// Version of the package.
+    pub version: &'static str,
+    /// Source file and line.
+    pub place: String,
+    /// Its settings with their defaults.
+    pub default: toml::Table,
+    /// JSON schema of its settings.
+    pub schema: serde_json::Value,
+    /// One sentence, for a listing as text.
+    #[serde(skip)]
+    pub about: &'static str,
 }
 
 impl std::fmt::Debug for Descriptor {
@@ -178,6 +215,11 @@ impl<E: Entry> Registry<E> {
     /// Names in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.entries.keys().copied()
+    }
+
+    /// What is registered, in the order of the names.
+    pub fn list(&self) -> Vec<PluginInfo> {
+        self.iter().map(|entry| entry.descriptor().info()).collect()
     }
 
     /// Entries in the order of their names.

@@ -9,8 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use internevo_core::plugin::{Descriptor, Entry, Origin, Plugin, PluginError, Registry, parse_config};
-use serde::Serialize;
+use internevo_core::plugin::{Descriptor, Entry, Origin, Plugin, PluginError, PluginInfo, Registry, parse_config};
 
 use crate::features::Features;
 
@@ -119,48 +118,12 @@ macro_rules! register_filter {
     };
 }
 
-/// One line of [`list`], with the columns of `internevo plugins --json`.
-#[derive(Clone, Debug, Serialize)]
-pub struct FilterInfo {
-    /// `filter`.
-    pub kind: &'static str,
-    /// Name in a configuration.
-    pub name: &'static str,
-    /// Package that registers it.
-    #[serde(rename = "crate")]
-    pub crate_name: &'static str,
-    /// Version of the package.
-    pub version: &'static str,
-    /// Source file and line.
-    pub place: String,
-    /// Settings with their defaults.
-    pub default: toml::Table,
-    /// JSON schema of the settings.
-    pub schema: serde_json::Value,
-}
-
 /// All filters linked into this binary, by name.
 ///
 /// # Errors
 /// When two filters share a name.
-pub fn list() -> Result<Vec<FilterInfo>, PluginError> {
-    let registry = Registry::<FilterEntry>::collect()?;
-    Ok(registry.iter().map(|entry| FilterInfo::of(entry.descriptor())).collect())
-}
-
-impl FilterInfo {
-    fn of(descriptor: &Descriptor) -> Self {
-        let origin = descriptor.origin;
-        Self {
-            kind: descriptor.kind,
-            name: descriptor.name,
-            crate_name: origin.crate_name,
-            version: origin.version,
-            place: format!("{}:{}", origin.file, origin.line),
-            default: descriptor.default_config(),
-            schema: descriptor.schema(),
-        }
-    }
+pub fn list() -> Result<Vec<PluginInfo>, PluginError> {
+    Ok(Registry::<FilterEntry>::collect()?.list())
 }
 
 /// Filters in order. The first that drops a document decides; later ones do not see it.
