@@ -71,7 +71,7 @@ fn each_layer_wins_over_those_before_it_and_says_so() {
     let data = &resolved.config.data;
     let found =
         [data.total_steps, data.micro_num, data.micro_bsz, data.valid_every, data.min_length, data.valid_micro_num];
-    assert_eq!(found, [150, 11, 22, 33, 44, 16]);
+    assert_eq!(found, [500, 11, 22, 33, 44, 16]);
     let origin = |key| resolved.origin_of(key).expect("a key").to_string();
     assert!(origin("data.total_steps").starts_with("preset tiny:"), "{}", origin("data.total_steps"));
     assert_eq!(origin("data.micro_num"), format!("{}:3:1", first.display()));

@@ -53,6 +53,14 @@ fn gzip(text: &str) -> Vec<u8> {
     encoder.finish().expect("memory")
 }
 
+/// The chain that these documents are made for: the runner is tested here, not the default choice of filters.
+fn gopher() -> PipelineConfig {
+    PipelineConfig {
+        clean: ["gopher_quality", "gopher_repetition"].map(str::to_owned).into(),
+        ..PipelineConfig::default()
+    }
+}
+
 /// Three files of documents long and short.
 fn corpus(dir: &Path) {
     let lines = |range: std::ops::Range<usize>| -> String {
@@ -105,7 +113,7 @@ impl Progress for Watch {
 fn the_output_is_the_same_for_any_number_of_threads_and_kept_lines_keep_their_bytes() {
     let dir = tempfile::tempdir().expect("temporary folder");
     corpus(dir.path());
-    let pipeline = PipelineConfig::default();
+    let pipeline = gopher();
     let one = run_in_steps(&request("clean", dir.path(), "one", 1, &pipeline), &(), Steps::default()).expect("one");
     let three = run_in_steps(&request("clean", dir.path(), "three", 3, &pipeline), &(), SMALL).expect("three");
     assert_eq!(files(&dir.path().join("one")), files(&dir.path().join("three")));
@@ -128,7 +136,7 @@ fn the_output_is_the_same_for_any_number_of_threads_and_kept_lines_keep_their_by
 fn a_killed_run_goes_on_where_it_was_and_ends_with_the_same_bytes() {
     let dir = tempfile::tempdir().expect("temporary folder");
     corpus(dir.path());
-    let pipeline = PipelineConfig::default();
+    let pipeline = gopher();
     let whole = run_in_steps(&request("clean", dir.path(), "whole", 2, &pipeline), &(), SMALL).expect("whole");
     let request = request("clean", dir.path(), "out", 2, &pipeline);
     let chunks = Watch::default();
@@ -155,7 +163,7 @@ fn a_killed_run_goes_on_where_it_was_and_ends_with_the_same_bytes() {
 fn a_finished_stage_is_reused_until_settings_inputs_or_output_change() {
     let dir = tempfile::tempdir().expect("temporary folder");
     corpus(dir.path());
-    let mut pipeline = PipelineConfig::default();
+    let mut pipeline = gopher();
     let run =
         |pipeline: &PipelineConfig| run_stage(&request("clean", dir.path(), "out", 2, pipeline), &()).expect("run");
     assert!(!run(&pipeline).reused);
@@ -180,7 +188,7 @@ fn broken_lines_are_rejected_with_their_place_and_the_run_goes_on() {
     write(dir.path(), "a.jsonl", plain);
     let packed = gzip(&(0..400).map(|i| line(i, 80) + "\n").collect::<String>());
     write(dir.path(), "b.jsonl.gz", &packed[..packed.len() / 2]);
-    let pipeline = PipelineConfig::default();
+    let pipeline = gopher();
     let watch = Watch::default();
     let report = run_stage(&request("clean", dir.path(), "out", 2, &pipeline), &watch).expect("run");
     let reasons = [("broken_json", 2), ("invalid_utf8", 1), ("truncated_archive", 1)];
@@ -200,7 +208,7 @@ fn broken_lines_are_rejected_with_their_place_and_the_run_goes_on() {
 #[test]
 fn an_input_without_documents_is_an_error_that_names_it() {
     let dir = tempfile::tempdir().expect("temporary folder");
-    let pipeline = PipelineConfig::default();
+    let pipeline = gopher();
     let run = || run_stage(&request("clean", dir.path(), "out", 1, &pipeline), &()).expect_err("empty").to_string();
     assert!(run().contains(&format!("{}", dir.path().join("in").display())));
     for (name, content) in [("a.jsonl", ""), ("notes.xyz", "x"), ("a.jsonl", " \n\n")] {
@@ -224,7 +232,7 @@ fn files_of_one_document_each_become_documents_of_the_common_form() {
     write(dir.path(), "empty.md", "\n");
     write(dir.path(), "bad.txt", b"\xff");
     write(dir.path(), "z.jsonl", "{\"id\":\"q\",\"type\":\"python\",\"path\":\"m.py\",\"text\":\"x = 1\"}");
-    let pipeline = PipelineConfig::default();
+    let pipeline = gopher();
     let report = run_stage(&request("format", dir.path(), "out", 2, &pipeline), &()).expect("run");
     assert_eq!((report.documents_in, report.documents_kept), (5, 3));
     assert_eq!((report.reasons["invalid_utf8"], report.reasons["no_text"]), (1, 1));
