@@ -12,7 +12,8 @@ use internevo_core::config::{PipelineConfig, TokenizerConfig};
 use internevo_data::{
     Document,
     loader::{LoaderConfig, PackedLoader},
-    stage::{StageRequest, run_stage},
+    quality,
+    stage::{StageRequest, find_inputs, run_stage},
     store::{MegatronWriter, TokenStore, TokenType},
     tokenizer,
 };
@@ -38,6 +39,8 @@ fn stages(c: &mut Criterion) {
     let (input, bytes) = corpus(folder.path());
     let pipeline = PipelineConfig::default();
     let artifacts = folder.path().join("artifacts");
+    let files = find_inputs(&input, Path::new("")).expect("the file just written");
+    quality::ensure_trained(&files, &artifacts, &pipeline, &()).expect("the classifier trains");
     let mut group = c.benchmark_group("stage");
     group.throughput(Throughput::Bytes(bytes));
     for stage in ["format", "clean", "dedup", "safe", "quality"] {
