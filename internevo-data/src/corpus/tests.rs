@@ -28,7 +28,7 @@ fn lock(packages: &[&str]) -> String {
     for name in packages {
         text += &format!(
             "\n[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\n\
-             source = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"00\"\n"
+             source = \"registry+https://example.invalid/index\"\nchecksum = \"00\"\n"
         );
     }
     text
