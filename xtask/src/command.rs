@@ -43,3 +43,11 @@ pub fn replace(mut command: Command) -> anyhow::Result<()> {
         std::process::exit(status.code().unwrap_or(1))
     }
 }
+
+/// Downloads every package of `Cargo.lock`, those of other platforms included; says so when some cannot be had.
+pub fn fetch(consequence: &str) {
+    let fetched = cargo().args(["fetch", "--locked", "--quiet"]).status();
+    if !fetched.is_ok_and(|status| status.success()) {
+        eprintln!("note: not every package of Cargo.lock can be fetched; {consequence}");
+    }
+}

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that must hold before a change lands.
 
-use crate::command::{cargo, step};
+use crate::command::{cargo, fetch, step};
 
 /// The criterion benches, as `benches/Cargo.toml` names them.
 const BENCHES: [&str; 4] = ["kernels", "train_step", "pipeline", "collectives"];
@@ -14,6 +14,8 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    // A test builds a package outside the workspace, offline.
+    fetch("tests that build offline may fail");
     if !args.tests_only {
         step("format", cargo().args(["fmt", "--all", "--check"]))?;
         let lints = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];

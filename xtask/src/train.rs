@@ -1,6 +1,6 @@
 //! `cargo xtask train`: fetches the locked packages (they are the bundled corpus), then becomes `internevo train`.
 
-use crate::command::{cargo, replace};
+use crate::command::{cargo, fetch, replace};
 
 /// Arguments of `internevo train`; `cargo xtask train --help` prints them.
 #[derive(clap::Args)]
@@ -11,10 +11,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let fetched = cargo().args(["fetch", "--locked", "--quiet"]).status();
-    if !fetched.is_ok_and(|status| status.success()) {
-        eprintln!("note: not every package of Cargo.lock can be fetched; the corpus is made of those that are here");
-    }
+    fetch("the corpus is made of those that are here");
     let mut command = cargo();
     command.args(["run", "--locked", "--release", "--package", "internevo-cli", "--bin", "internevo", "--", "train"]);
     command.args(args.arguments);
