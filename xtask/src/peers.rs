@@ -102,17 +102,7 @@ fn train(python: &PathBuf, threads: usize, rounds: usize, steps: usize, shape: &
     let mut ratios = Vec::new();
     for round in 1..=rounds {
         let mut ours = cargo();
-        ours.args([
-            "run",
-            "--quiet",
-            "--locked",
-            "--release",
-            "--package",
-            "internevo-model",
-            "--example",
-            "train_step",
-            "--",
-        ]);
+        ours.args(["run", "--quiet", "--locked", "--release", "--package", "benches", "--example", "train_step", "--"]);
         let ours = tokens_per_second(ours.args(&arguments))?;
         let mut theirs = Command::new(python);
         theirs.arg(workspace_root().join("xtask/peers/train_step.py")).args(&arguments);
