@@ -2,7 +2,7 @@
 //! are heavy (PyTorch alone is gigabytes). They are installed once into `<target>/peers`.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -49,29 +49,23 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     match args.peer {
         Peer::Train { threads, rounds, steps, shape } => train(&python, threads, rounds, steps, &shape),
         Peer::Hf => {
-            let mut test = cargo();
-            test.args(["test", "--locked", "--package", "internevo-model", "--test", "hf_parity", "--", "--nocapture"]);
-            test.env(
-                "INTERNEVO_GOLDEN_OUT",
-                workspace_root().join("internevo-model/tests/golden/transformers_logits.json"),
-            );
-            step("export against transformers", test.env("INTERNEVO_PEERS_PYTHON", &python))
+            let golden = workspace_root().join("internevo-model/tests/golden/transformers_logits.json");
+            let mut test = test_with(&python, "internevo-model", "hf_parity");
+            step("export against transformers", test.env("INTERNEVO_GOLDEN_OUT", golden))
         }
         Peer::Dcp => {
-            let mut test = cargo();
-            test.args([
-                "test",
-                "--locked",
-                "--package",
-                "internevo-parallel",
-                "--test",
-                "torch_dcp",
-                "--",
-                "--nocapture",
-            ]);
-            step("checkpoint against torch.distributed.checkpoint", test.env("INTERNEVO_PEERS_PYTHON", &python))
+            let mut test = test_with(&python, "internevo-parallel", "torch_dcp");
+            step("checkpoint against torch.distributed.checkpoint", &mut test)
         }
     }
+}
+
+/// An integration test that asks the peers' Python.
+fn test_with(python: &Path, package: &str, test: &str) -> Command {
+    let mut command = cargo();
+    command.args(["test", "--locked", "--package", package, "--test", test, "--", "--nocapture"]);
+    command.env("INTERNEVO_PEERS_PYTHON", python);
+    command
 }
 
 /// The Python of the peers' virtual environment, made on the first call.
@@ -95,7 +89,7 @@ fn python() -> anyhow::Result<PathBuf> {
     Ok(python)
 }
 
-fn train(python: &PathBuf, threads: usize, rounds: usize, steps: usize, shape: &str) -> anyhow::Result<()> {
+fn train(python: &Path, threads: usize, rounds: usize, steps: usize, shape: &str) -> anyhow::Result<()> {
     step("build", cargo().args(["build", "--locked", "--release", "--package", "benches", "--example", "train_step"]))?;
     let shared = [("--shape", shape.to_owned()), ("--threads", threads.to_string()), ("--steps", steps.to_string())];
     let arguments: Vec<String> = shared.iter().flat_map(|(k, v)| [(*k).to_owned(), v.clone()]).collect();
