@@ -33,11 +33,11 @@ pub enum ParallelError {
     },
     /// Ranks started with different parameters.
     #[error(
-        "ranks {ranks:?} start with other parameters than rank 0 of the data-parallel group: \
+        "ranks {ranks:?} start with other parameters than the first rank that holds the same ones: \
          initialise from the same seed or checkpoint"
     )]
     DifferentStart {
-        /// Ranks of the data-parallel group that differ.
+        /// Ranks of the world that differ.
         ranks: Vec<usize>,
     },
     /// A step without any gradient.

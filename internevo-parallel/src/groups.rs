@@ -1,4 +1,4 @@
-//! The communicators of one rank: one per kind of group that data-parallel training uses.
+//! The communicators of one rank: one per kind of group of the layout.
 //!
 //! Which ranks belong together is arithmetic (`internevo_core::layout`); this file only turns it into communicators.
 
@@ -13,12 +13,22 @@ use crate::{ParallelError, comm::Communicator};
 pub struct ProcessGroups {
     /// All ranks.
     pub world: Arc<dyn Communicator>,
-    /// Ranks that hold the same part of the model and see different data.
+    /// Ranks that see different samples and hold the same share of the model.
     pub data: Arc<dyn Communicator>,
-    /// Ranks of `data` that share one copy of the optimizer state.
+    /// Ranks that share each layer (`mtp`, `msp`, `fsp`) or each sequence (`isp`).
+    pub tensor: Arc<dyn Communicator>,
+    /// Ranks that share one copy of the weights (`isp`).
+    pub weight: Arc<dyn Communicator>,
+    /// Ranks that share one copy of the optimizer state.
     pub zero1: Arc<dyn Communicator>,
-    /// Ranks of `data` that hold the same shard of the optimizer state, one from each `zero1` group.
+    /// Ranks that hold the same shard of the optimizer state, one from each `zero1` group.
     pub zero1_replica: Arc<dyn Communicator>,
+    /// Ranks that together hold one copy of the training state.
+    pub state: Arc<dyn Communicator>,
+    /// Ranks that exchange attention heads for tokens (`isp`).
+    pub head: Arc<dyn Communicator>,
+    /// Ranks that pass keys and values around a ring (`isp`).
+    pub context: Arc<dyn Communicator>,
 }
 
 impl ProcessGroups {
@@ -32,13 +42,18 @@ impl ProcessGroups {
         }
         let group = |kind| -> Result<Arc<dyn Communicator>, ParallelError> {
             let members = layout.group_of(kind, world.rank());
-            let color = members.iter().copied().min().expect("a rank's group holds at least the rank");
-            let key = members.iter().position(|r| *r == world.rank()).expect("a rank is in its own group");
-            let group = world.split(Some(color as u32), key as i32)?;
-            Ok(group.expect("every rank named a color"))
+            Ok(if members.len() == world.size() { world.clone() } else { world.subgroup(&members)? })
         };
-        let (data, zero1) = (group(GroupKind::Data)?, group(GroupKind::Zero1)?);
-        let zero1_replica = group(GroupKind::Zero1Replica)?;
-        Ok(Self { world, data, zero1, zero1_replica })
+        Ok(Self {
+            data: group(GroupKind::Data)?,
+            tensor: group(GroupKind::Tensor)?,
+            weight: group(GroupKind::Weight)?,
+            zero1: group(GroupKind::Zero1)?,
+            zero1_replica: group(GroupKind::Zero1Replica)?,
+            state: group(GroupKind::State)?,
+            head: group(GroupKind::SequenceHead)?,
+            context: group(GroupKind::SequenceContext)?,
+            world,
+        })
     }
 }

@@ -11,8 +11,8 @@ pub mod zero;
 
 pub use error::ParallelError;
 pub use groups::ProcessGroups;
-pub use state::{ParamSpec, ParameterSource, StateTable};
-pub use zero::{ShardedOptimizer, StepOutcome, ZeroConfig};
+pub use state::{ParamSpec, StatePlan};
+pub use zero::{GradientSink, MicroBatches, ShardedOptimizer, StepOutcome, ZeroConfig};
 
 /// Used by the `register_*!` macros; not for direct use.
 #[doc(hidden)]

@@ -10,7 +10,7 @@ use std::{
 
 use common::{Mlp, Setup, bits, train};
 use internevo_parallel::{
-    ParallelError, ParameterSource, ShardedOptimizer,
+    ParallelError, ShardedOptimizer,
     checkpoint::{self, Content, SaveRequest, newest_complete, prune, read_model, read_state, verify},
     comm::{Communicator, run_ranks},
 };
@@ -146,9 +146,8 @@ fn the_files_are_safetensors_that_torch_distributed_checkpoint_can_place() {
         for (name, view) in SafeTensors::deserialize(&bytes).expect("whole").tensors() {
             let offsets = sharding[&name]["saved_offsets"].as_array().expect("an offset for every tensor");
             assert_eq!(offsets.len(), view.shape().len(), "{name}");
-            let start =
-                if name.starts_with("optimizer.") { offsets[0].as_u64().expect("a number") as usize } else { 0 };
-            covered.entry(name).or_default().push((start, view.shape().iter().product()));
+            assert!(offsets.iter().all(|o| o.as_u64() == Some(0)), "{name} is stored whole");
+            covered.entry(name).or_default().push((0, view.shape().iter().product()));
         }
     }
     for spec in Mlp::new().specs() {
@@ -242,7 +241,7 @@ fn wrong_content_is_an_error_that_names_file_and_tensor() {
         (
             "optimizer-00001-of-00002.safetensors",
             &nan,
-            &["optimizer-00001-of-00002", "`optimizer.exp_avg_sq.w2.", "not a number"],
+            &["optimizer-00001-of-00002", "`optimizer.exp_avg_sq.w1.bias`", "not a number"],
         ),
         ("model-00002-of-00002.safetensors", &replace("[65,96]", "[96,65]"), &["`w2.weight`", "[96, 65]", "[65, 96]"]),
         ("model-00001-of-00002.safetensors", &replace("\"w1.bias\"", "\"w1.mess\""), &["`w1.bias`", "missing"]),
@@ -287,7 +286,7 @@ fn pruning_keeps_the_newest_and_touches_nothing_else() {
 
 mod resharding {
     use internevo_core::{config::Config, layout::ParallelLayout, plugin::Registry, rng::CounterRng};
-    use internevo_parallel::{ParamSpec, ProcessGroups, ZeroConfig, optimizer::OptimizerChoice};
+    use internevo_parallel::{ParamSpec, ProcessGroups, StatePlan, ZeroConfig, optimizer::OptimizerChoice};
 
     use super::*;
 
@@ -298,13 +297,15 @@ mod resharding {
         let choice = OptimizerChoice::from_config(&Registry::collect()?, &config)?;
         let total = specs.iter().map(ParamSpec::elements).sum();
         let zero = ZeroConfig::from_config(&config)?;
-        ShardedOptimizer::new(specs.to_vec(), vec![fill; total], ProcessGroups::new(&layout, comm)?, &choice, zero)
+        let groups = ProcessGroups::new(&layout, comm)?;
+        let plan = StatePlan::replicated(specs.to_vec(), layout, 10_000)?;
+        ShardedOptimizer::new(plan, vec![fill; total], groups, &choice, zero)
     }
 
     /// One update with a random gradient: afterwards parameters and state tell what was loaded.
     fn update(optimizer: &mut ShardedOptimizer, name: &str) -> Outcome<Vec<u32>> {
         let rng = CounterRng::new(9, name);
-        optimizer.accumulate(|flat| flat.iter_mut().enumerate().for_each(|(i, g)| *g = rng.normal(i as u64) as f32));
+        optimizer.accumulate(|flat| flat.iter_mut().enumerate().for_each(|(i, g)| *g = rng.normal(i as u64) as f32))?;
         optimizer.step(1e-2, 0.95)?;
         Ok(bits(optimizer.params()))
     }

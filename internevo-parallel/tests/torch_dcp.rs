@@ -28,8 +28,7 @@ fn torch_distributed_checkpoint_reads_the_parameters_bit_for_bit() {
         let request =
             SaveRequest { dir: dir.path(), step: 3, config_hash: "c0ffee", plugins: &[], trainer: &json!({}) };
         let path = checkpoint::save(&request, &optimizer)?;
-        let entries =
-            optimizer.table().entries().iter().map(|e| (e.spec.name.clone(), e.spec.shape.clone(), e.range()));
+        let entries = optimizer.table().params().iter().map(|p| (p.spec.name.clone(), p.spec.shape.clone(), p.range()));
         Ok((path, entries.collect::<Vec<_>>()))
     });
     let (path, entries) = saved.expect("two ranks save").swap_remove(0);

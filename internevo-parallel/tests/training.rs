@@ -35,9 +35,11 @@ fn every_power_of_two_layout_gives_the_bits_of_one_rank() {
     let one = ten_steps(Setup::new(1, 1));
     let (params, norms) = &one[0];
     assert_ne!(bits(params), bits(&Mlp::new().0), "training moves the parameters");
-    for (ranks, zero1) in [(2, 1), (2, 2), (4, 1), (4, 2), (4, 4)] {
+    for (ranks, zero1, stage) in
+        [(2, 1, 1), (2, 2, 1), (4, 1, 1), (4, 2, 1), (4, 4, 1), (2, 2, 2), (4, 4, 2), (4, 2, 2), (4, 1, 2)]
+    {
         for bucket_bytes in [10_000, 1 << 20] {
-            let setup = Setup { bucket_bytes, ..Setup::new(ranks, zero1) };
+            let setup = Setup { bucket_bytes, stage, ..Setup::new(ranks, zero1) };
             for (rank, (other, other_norms)) in ten_steps(setup).iter().enumerate() {
                 assert_eq!(norms, other_norms, "{setup:?} rank {rank}");
                 assert!(bits(params) == bits(other), "{setup:?} rank {rank}: parameters differ");
@@ -72,7 +74,7 @@ fn a_gradient_that_is_not_finite_skips_the_step_on_every_rank() {
         train(&mut optimizer, &setup, rank, 0..2)?;
         let before = optimizer.params().to_vec();
         let value = if rank == 2 { f32::NAN } else { 1.0 };
-        optimizer.accumulate(|flat| flat[7_000] = value);
+        optimizer.accumulate(|flat| flat[7_000] = value)?;
         let outcome = optimizer.step(1e-2, 0.95)?;
         assert!(outcome.skipped && !outcome.clipped && outcome.grad_norm.is_nan());
         assert_eq!(bits(&before), bits(optimizer.params()));
@@ -108,7 +110,7 @@ fn ranks_that_start_apart_are_named() {
     let result = run_ranks(4, |comm| -> Result<(), ParallelError> {
         let rank = comm.rank();
         let healthy = setup.optimizer(comm.clone())?;
-        let (specs, mut params) = (healthy.table().specs(), healthy.params().to_vec());
+        let (specs, mut params) = (healthy.plan().specs().to_vec(), healthy.params().to_vec());
         params[3] += if rank == 2 { 1e-3 } else { 0.0 };
         let config = internevo_core::config::Config::default();
         let layout = internevo_core::layout::ParallelLayout::new(&config.parallel, 4).expect("sound");
@@ -116,7 +118,8 @@ fn ranks_that_start_apart_are_named() {
         let registry = internevo_core::plugin::Registry::collect()?;
         let choice = internevo_parallel::optimizer::OptimizerChoice::from_config(&registry, &config)?;
         let zero = internevo_parallel::ZeroConfig::from_config(&config)?;
-        internevo_parallel::ShardedOptimizer::new(specs, params, groups, &choice, zero).map(drop)
+        let plan = internevo_parallel::StatePlan::replicated(specs, layout, 1 << 20)?;
+        internevo_parallel::ShardedOptimizer::new(plan, params, groups, &choice, zero).map(drop)
     });
     match result {
         Err(RunError::Failed { error: ParallelError::DifferentStart { ranks }, .. }) => assert_eq!(ranks, [2]),

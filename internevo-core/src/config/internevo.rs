@@ -22,9 +22,7 @@ enum Reason {
 use Reason::{Missing, Renamed};
 
 const MOE: Reason = Missing("mixture of experts");
-const TENSOR_PARALLEL: Reason = Missing("it only matters with tensor parallelism");
 const BLOCK_FORM: Reason = Missing("the InternLM2 block (pre-RMSNorm, no bias) is the only one");
-const OVERLAP: Reason = Missing("gradient synchronisation is not overlapped with computation");
 const LOSS_SCALE: Reason = Missing("loss scaling belongs to float16, and training runs in float32");
 const GPU: Reason = Missing("it is a GPU setting, and this version trains on the CPU");
 const REMOTE: Reason = Missing("checkpoints are written to local folders only");
@@ -69,8 +67,7 @@ const UNSUPPORTED: &[(&str, Reason)] = &[
     ("data.empty_cache_and_diag_interval", ALERT),
     ("data.tokenizer_path", Renamed("tokenizer.file")),
     ("data.vocab_file", Renamed("tokenizer.file")),
-    ("hybrid_zero_optimizer.overlap_sync_grad", OVERLAP),
-    ("hybrid_zero_optimizer.overlap_sync_param", OVERLAP),
+    ("hybrid_zero_optimizer.overlap_sync_param", Missing("parameters are gathered before the next step begins")),
     ("hybrid_zero_optimizer.use_split_tensor_optim", Missing("the optimizer always works on flat shards")),
     ("hybrid_zero_optimizer.all_gather_size", Missing("parameters are gathered in one piece")),
     ("loss.moe_loss_coeff", MOE),
@@ -78,9 +75,6 @@ const UNSUPPORTED: &[(&str, Reason)] = &[
     ("adam.adam_beta2_c", Renamed("beta2_scheduler.c")),
     ("lr_scheduler.last_epoch", Missing("a resumed run knows its step")),
     ("beta2_scheduler.cur_iter", Missing("a resumed run knows its step")),
-    ("model.checkpoint", Missing("activation recompute (all activations are kept)")),
-    ("model.parallel_output", TENSOR_PARALLEL),
-    ("model.embed_split_hidden", TENSOR_PARALLEL),
     ("model.embed_grad_scale", Missing("scaling of the embedding gradient")),
     ("model.apply_post_layer_norm", BLOCK_FORM),
     ("model.no_bias", BLOCK_FORM),
@@ -103,19 +97,19 @@ const UNSUPPORTED: &[(&str, Reason)] = &[
     ("model.num_experts", MOE),
     ("model.moe_use_residual", MOE),
     ("model.moe_type", MOE),
-    ("parallel.zero1.fsdp", Missing("sharded parameters (ZeRO-3)")),
     ("parallel.pipeline.interleaved_overlap", Missing("interleaved pipeline stages")),
     ("parallel.pipeline.mode", Missing("pipeline schedules")),
     ("parallel.pipeline.batch_p2p_comm", Missing("pipeline schedules")),
-    ("parallel.tensor.tp_overlap", TENSOR_PARALLEL),
-    ("parallel.weight.overlap", Missing("weight parallelism")),
-    ("parallel.weight.memory_pool", Missing("weight parallelism")),
-    ("parallel.weight.launch_allgather_before", Missing("weight parallelism")),
-    ("parallel.weight.forward_overlap_per", Missing("weight parallelism")),
+    ("parallel.tensor.tp_overlap", Missing("overlap of activation gathers with matrix products")),
+    ("parallel.weight.memory_pool", Missing("gathered weights are freed as soon as they have been used")),
     ("parallel.expert", MOE),
     ("parallel.expert_weight", MOE),
     ("parallel.expert_zero1", MOE),
-    ("parallel.sequence_2D", Missing("two-dimensional sequence parallelism")),
+    ("parallel.sequence_2D.window_size", Missing("the ring passes one block at a time")),
+    (
+        "parallel.sequence_2D.device_placement_strategy.interleaved",
+        Missing("context groups are split by zig-zag, which balances causal attention"),
+    ),
     ("parallel.sequence_parallel", Renamed("parallel.tensor.mode")),
     ("monitor.alert", ALERT),
     ("monitor.tensorboard", TENSORBOARD),

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `schema.rs` | the typed sections and their defaults |
+//! | `recompute.rs` | the value of `model.checkpoint` |
 //! | `origin.rs` | where a value was written |
 //! | `layer.rs` | reading one layer into leaves: a TOML text, environment variables, `--set` arguments |
 //! | `known.rs` | which keys exist, and what to say about those that do not |
@@ -21,6 +22,7 @@ mod layer;
 mod load;
 mod origin;
 mod preset;
+mod recompute;
 mod resolved;
 pub mod schema;
 #[cfg(test)]
@@ -32,6 +34,7 @@ pub use import_py::{ImportError, ImportedPy, import_py};
 pub use load::{LoadRequest, load};
 pub use origin::{Layer, Origin};
 pub use preset::{Preset, presets};
+pub use recompute::Recompute;
 pub use resolved::Resolved;
 pub use schema::*;
 pub use validate::{Violation, validate};

@@ -6,6 +6,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Recompute;
+
 /// A whole job, resolved: what `config.toml` of a run directory holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -278,6 +280,13 @@ pub struct ModelConfig {
     pub init_type: String,
     /// Divide the standard deviation of `wo` and `w2` by sqrt(2 * num_layers).
     pub use_scaled_init: bool,
+    /// Which activations are computed again in the backward pass instead of being kept: `false` = none, `true` = those of
+    /// every block, a fraction = those of the first blocks, `"selective"` = those of attention alone.
+    pub checkpoint: Recompute,
+    /// With tensor parallelism: divide the head by vocabulary and keep its logits divided in the loss.
+    pub parallel_output: bool,
+    /// With tensor parallelism: divide the embedding by columns (hidden) instead of rows (vocabulary).
+    pub embed_split_hidden: bool,
     /// Standard deviation of the embedding.
     pub embedding_init_std: f64,
     /// Standard deviation of `wqkv`.
@@ -309,6 +318,9 @@ impl Default for ModelConfig {
             kernels: "fused".into(),
             init_type: "normal".into(),
             use_scaled_init: true,
+            checkpoint: Recompute::default(),
+            parallel_output: true,
+            embed_split_hidden: false,
             embedding_init_std: 0.02,
             attn_wqkv_init_std: 0.02,
             attn_other_init_std: 0.02,
@@ -349,19 +361,26 @@ pub struct ParallelConfig {
     pub pipeline: PipelineParallelConfig,
     /// Weight parallelism of `isp`.
     pub weight: WeightParallelConfig,
+    /// Head and context dimension of the sequence split of `isp`.
+    #[serde(rename = "sequence_2D")]
+    pub sequence_2d: Sequence2dConfig,
 }
 
-/// Sharding of the optimizer state.
+/// ZeRO: sharding of optimizer state, gradients and weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Zero1Config {
     /// `<= 0`: the whole data-parallel group; 1: no sharding; k: groups of k ranks, replicated across them.
     pub size: i64,
+    /// What is sharded: 1 = the optimizer state, 2 = gradients too, 3 = weights too.
+    pub stage: usize,
+    /// InternEvo's switch for sharded weights; the same as `stage = 3`.
+    pub fsdp: bool,
 }
 
 impl Default for Zero1Config {
     fn default() -> Self {
-        Self { size: -1 }
+        Self { size: -1, stage: 1, fsdp: false }
     }
 }
 
@@ -401,11 +420,52 @@ impl Default for PipelineParallelConfig {
 pub struct WeightParallelConfig {
     /// Ranks that share one copy of the weights.
     pub size: usize,
+    /// Gather the weights that are needed next while the present ones compute (ZeRO-3 too).
+    pub overlap: bool,
+    /// Where in a block the next block's weights are asked for with `forward_overlap_per = "layer"`: `wqkv`, `attn`, `wo` or
+    /// `w1`.
+    pub launch_allgather_before: String,
+    /// How far ahead the forward asks: the next `module` or the next `layer`.
+    pub forward_overlap_per: String,
 }
 
 impl Default for WeightParallelConfig {
     fn default() -> Self {
-        Self { size: 1 }
+        Self { size: 1, overlap: true, launch_allgather_before: "wo".into(), forward_overlap_per: "layer".into() }
+    }
+}
+
+/// The grid of a sequence-parallel group: `head_size · context_size = tensor.size` (mode `isp`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Sequence2dConfig {
+    /// Off: the whole tensor group exchanges heads (DeepSpeed-Ulysses).
+    pub enable: bool,
+    /// Ranks that exchange heads for tokens.
+    pub head_size: usize,
+    /// Ranks that pass keys and values around a ring.
+    pub context_size: usize,
+    /// Which ranks are neighbours.
+    pub device_placement_strategy: PlacementConfig,
+}
+
+impl Default for Sequence2dConfig {
+    fn default() -> Self {
+        Self { enable: false, head_size: 1, context_size: 1, device_placement_strategy: PlacementConfig::default() }
+    }
+}
+
+/// Placement of a two-dimensional sequence group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct PlacementConfig {
+    /// Ranks of a head group are neighbours; otherwise those of a context group.
+    pub head_first: bool,
+}
+
+impl Default for PlacementConfig {
+    fn default() -> Self {
+        Self { head_first: true }
     }
 }
 
@@ -420,11 +480,18 @@ pub struct HybridZeroOptimizerConfig {
     /// Order in which gradients are added: `tree` (a fixed binary tree over the step's micro-batches: bit-identical for every
     /// power-of-two split into ranks, at the cost of log2(micro_num) more gradient buffers) or `sequential`.
     pub reduction: String,
+    /// Send a bucket of gradients as soon as it is full, while the backward pass goes on.
+    pub overlap_sync_grad: bool,
 }
 
 impl Default for HybridZeroOptimizerConfig {
     fn default() -> Self {
-        Self { reduce_bucket_size: 512 * 1024 * 1024, clip_grad_norm: 1.0, reduction: "tree".into() }
+        Self {
+            reduce_bucket_size: 512 * 1024 * 1024,
+            clip_grad_norm: 1.0,
+            reduction: "tree".into(),
+            overlap_sync_grad: true,
+        }
     }
 }
 

@@ -51,6 +51,30 @@ pub(super) fn violations(config: &ParallelConfig, world: usize) -> Vec<LayoutVio
     for (key, _) in sizes.iter().filter(|(_, size)| *size == 0) {
         report(key, "a group needs at least one rank (1 = off)".to_owned());
     }
+    if !matches!(config.zero1.stage, 1..=3) {
+        report("parallel.zero1.stage", format!("{} is none of 1, 2, 3", config.zero1.stage));
+    }
+    if isp && (config.zero1.fsdp || config.zero1.stage == 3) {
+        let key = if config.zero1.fsdp { "parallel.zero1.fsdp" } else { "parallel.zero1.stage" };
+        report(key, "`isp` shards the weights already, over `parallel.weight.size`; use stage 1 or 2".to_owned());
+    }
+    if pp > 1 && (config.zero1.fsdp || config.zero1.stage == 3) {
+        let key = if config.zero1.fsdp { "parallel.zero1.fsdp" } else { "parallel.zero1.stage" };
+        report(key, "sharded weights cannot be combined with pipeline stages".to_owned());
+    }
+    let grid = &config.sequence_2d;
+    if grid.enable {
+        if !isp {
+            report("parallel.sequence_2D.enable", "needs `parallel.tensor.mode = \"isp\"`".to_owned());
+        }
+        if grid.head_size * grid.context_size != tp {
+            let (head, context) = (grid.head_size, grid.context_size);
+            report(
+                "parallel.sequence_2D.head_size",
+                format!("head_size {head} times context_size {context} must be `parallel.tensor.size` = {tp}"),
+            );
+        }
+    }
     if world == 0 || pp == 0 {
         return found;
     }

@@ -3,7 +3,8 @@
 //! InternEvo's order and algebra (`core/context/process_group_initializer.py`): the tensor axis is fastest, then data, then
 //! pipeline, and `world = dp·pp·tp = wdp·pp·wp`. Weight groups are contiguous ranks of one pipeline stage, independent of the
 //! tensor groups (mode `isp`). ZeRO groups are runs of consecutive members of the group that holds equal weights: the data
-//! group, or with `isp` the weight-data group.
+//! group, or with `isp` the weight-data group. With `isp` a tensor group is a grid of head groups (all-to-all around attention)
+//! and context groups (ring attention): `tensor = head · context`.
 //!
 //! Nothing here communicates: the trainer, the checkpoint and the planner all read the same numbers.
 
@@ -35,11 +36,17 @@ pub enum GroupKind {
     Zero1,
     /// Ranks that hold the same share of the optimizer state, across ZeRO groups.
     Zero1Replica,
+    /// Ranks that together hold one copy of a stage's training state: a ZeRO group of tensor (or weight) groups.
+    State,
+    /// Ranks of a tensor group that exchange attention heads for tokens (`isp`).
+    SequenceHead,
+    /// Ranks of a tensor group that pass keys and values around a ring (`isp` with `sequence_2D`).
+    SequenceContext,
 }
 
 impl GroupKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Data,
         Self::Tensor,
         Self::Sequence,
@@ -48,6 +55,9 @@ impl GroupKind {
         Self::Pipeline,
         Self::Zero1,
         Self::Zero1Replica,
+        Self::State,
+        Self::SequenceHead,
+        Self::SequenceContext,
     ];
 }
 
@@ -68,6 +78,21 @@ pub struct Coordinates {
     pub zero1: usize,
     /// Which of the copies of the optimizer state this rank's ZeRO group holds.
     pub zero1_replica: usize,
+    /// Place in the head group, `0..head_size`.
+    pub head: usize,
+    /// Place in the context group, `0..context_size`.
+    pub context: usize,
+}
+
+/// What ZeRO shards (Rajbhandari et al., SC'20).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ZeroStage {
+    /// The optimizer state.
+    Optimizer,
+    /// And the gradients.
+    Gradients,
+    /// And the weights.
+    Weights,
 }
 
 /// Sizes of all groups of a world, checked against the algebra.
@@ -78,7 +103,10 @@ pub struct ParallelLayout {
     tensor: usize,
     weight: usize,
     zero1: usize,
-    zero_over_weight_data: bool,
+    zero_stage: ZeroStage,
+    isp: bool,
+    head: usize,
+    head_first: bool,
 }
 
 /// The tensor-parallel modes of InternEvo.
@@ -98,7 +126,37 @@ impl ParallelLayout {
         let (pipeline, tensor, weight) = (config.pipeline.size, config.tensor.size, config.weight.size);
         let equal_weights = world / pipeline / if isp { weight } else { tensor };
         let zero1 = usize::try_from(config.zero1.size).ok().filter(|size| *size > 0).unwrap_or(equal_weights);
-        Ok(Self { world, pipeline, tensor, weight, zero1, zero_over_weight_data: isp })
+        let zero_stage = match config.zero1.stage {
+            _ if config.zero1.fsdp => ZeroStage::Weights,
+            3 => ZeroStage::Weights,
+            2 => ZeroStage::Gradients,
+            _ => ZeroStage::Optimizer,
+        };
+        let grid = &config.sequence_2d;
+        let head = match (isp, grid.enable) {
+            (false, _) => 1,
+            (true, false) => tensor,
+            (true, true) => grid.head_size,
+        };
+        let head_first = grid.device_placement_strategy.head_first;
+        Ok(Self { world, pipeline, tensor, weight, zero1, zero_stage, isp, head, head_first })
+    }
+
+    /// What ZeRO shards over its groups.
+    pub fn zero_stage(&self) -> ZeroStage {
+        self.zero_stage
+    }
+
+    /// Whether tensor groups split sequences and weights are gathered (`isp`), rather than splitting each layer.
+    pub fn is_isp(&self) -> bool {
+        self.isp
+    }
+
+    /// The groups over which weights are sharded and gathered before use, if any.
+    pub fn weight_sharding(&self) -> Option<GroupKind> {
+        let kind = if self.isp { GroupKind::Weight } else { GroupKind::Zero1 };
+        let on = self.size(kind) > 1 && (self.isp || self.zero_stage == ZeroStage::Weights);
+        on.then_some(kind)
     }
 
     /// Ranks in the job.
@@ -116,6 +174,15 @@ impl ParallelLayout {
             GroupKind::Pipeline => self.pipeline,
             GroupKind::Zero1 => self.zero1,
             GroupKind::Zero1Replica => self.stage() / self.zero_stride() / self.zero1,
+            GroupKind::State => self.zero_stride() * self.zero1,
+            GroupKind::SequenceHead => self.head,
+            GroupKind::SequenceContext => {
+                if self.isp {
+                    self.tensor / self.head
+                } else {
+                    1
+                }
+            }
         }
     }
 
@@ -127,6 +194,7 @@ impl ParallelLayout {
         assert!(rank < self.world, "rank {rank} of a world of {}", self.world);
         let in_stage = rank % self.stage();
         let zero_axis = in_stage / self.zero_stride();
+        let place = |kind| in_stage / self.stride(kind) % self.size(kind);
         Coordinates {
             pipeline: rank / self.stage(),
             data: in_stage / self.tensor,
@@ -135,6 +203,8 @@ impl ParallelLayout {
             weight_data: in_stage / self.weight,
             zero1: zero_axis % self.zero1,
             zero1_replica: zero_axis / self.zero1,
+            head: place(GroupKind::SequenceHead),
+            context: place(GroupKind::SequenceContext),
         }
     }
 
@@ -166,19 +236,37 @@ impl ParallelLayout {
     pub fn group_of(&self, kind: GroupKind, rank: usize) -> Vec<usize> {
         assert!(rank < self.world, "rank {rank} of a world of {}", self.world);
         // Every group is an arithmetic progression; a rank's place in it is one digit of the rank in mixed radix.
-        let stride = match kind {
-            GroupKind::Tensor | GroupKind::Sequence | GroupKind::Weight => 1,
+        let (stride, size) = (self.stride(kind), self.size(kind));
+        let in_stage = rank % self.stage();
+        let place = if kind == GroupKind::Pipeline { rank / stride } else { in_stage / stride % size };
+        let first = rank - place * stride;
+        (0..size).map(|i| first + i * stride).collect()
+    }
+
+    /// Distance between neighbours of a group.
+    fn stride(&self, kind: GroupKind) -> usize {
+        match kind {
+            GroupKind::Tensor | GroupKind::Sequence | GroupKind::Weight | GroupKind::State => 1,
             GroupKind::Data => self.tensor,
             GroupKind::WeightData => self.weight,
             GroupKind::Pipeline => self.stage(),
             GroupKind::Zero1 => self.zero_stride(),
             GroupKind::Zero1Replica => self.zero_stride() * self.zero1,
-        };
-        let size = self.size(kind);
-        let in_stage = rank % self.stage();
-        let place = if kind == GroupKind::Pipeline { rank / stride } else { in_stage / stride % size };
-        let first = rank - place * stride;
-        (0..size).map(|i| first + i * stride).collect()
+            GroupKind::SequenceHead => {
+                if self.head_first {
+                    1
+                } else {
+                    self.size(GroupKind::SequenceContext)
+                }
+            }
+            GroupKind::SequenceContext => {
+                if self.head_first {
+                    self.head
+                } else {
+                    1
+                }
+            }
+        }
     }
 
     fn stage(&self) -> usize {
@@ -187,6 +275,6 @@ impl ParallelLayout {
 
     /// Distance between neighbours of the group that the optimizer state is sharded over.
     fn zero_stride(&self) -> usize {
-        if self.zero_over_weight_data { self.weight } else { self.tensor }
+        if self.isp { self.weight } else { self.tensor }
     }
 }

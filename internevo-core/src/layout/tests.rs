@@ -93,6 +93,8 @@ fn a_coordinate_is_the_place_in_the_group() {
                 (GroupKind::Pipeline, c.pipeline),
                 (GroupKind::Zero1, c.zero1),
                 (GroupKind::Zero1Replica, c.zero1_replica),
+                (GroupKind::SequenceHead, c.head),
+                (GroupKind::SequenceContext, c.context),
             ] {
                 assert_eq!(layout.group_of(kind, rank)[coordinate], rank, "{kind:?} of {layout:?}");
             }

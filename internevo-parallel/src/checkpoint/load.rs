@@ -1,6 +1,6 @@
 //! Reading a checkpoint onto any layout: every rank reads the slices of its own shard.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use super::{
     CheckpointError, CheckpointState, FORMAT, Found,
@@ -9,7 +9,7 @@ use super::{
     state_key,
     tensors::{TensorIndex, read_json},
 };
-use crate::{ParallelError, state::StateTable, zero::ShardedOptimizer};
+use crate::{ParallelError, state::ParamSpec, zero::ShardedOptimizer};
 
 /// What to take from a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,30 +46,38 @@ fn read_shard(
 ) -> Result<CheckpointState, CheckpointError> {
     let state = read_state(path)?;
     let index = TensorIndex::open(path, &Manifest::read(path)?.tensor_files())?;
-    check_model(path, &optimizer.table, &index)?;
-    let own = optimizer.own_shard();
-    let pieces = optimizer.table.pieces(&own);
-    let name = |piece: &crate::state::Piece| optimizer.table.entries()[piece.entry].spec.name.as_str();
-    let shard = &mut optimizer.params[own];
-    for piece in &pieces {
-        index.read(name(piece), piece.start, &mut shard[piece.range.clone()])?;
-    }
+    check_model(path, optimizer.plan.specs(), &index)?;
+    let (table, pieces) = (optimizer.table.clone(), optimizer.pieces.clone());
+    // This rank's elements of one kind of state into a shard.
+    let read = |buffer: &str, shard: &mut [f32]| -> Result<(), CheckpointError> {
+        for piece in &pieces {
+            let param = &table.params()[piece.param];
+            let key = if buffer.is_empty() { param.spec.name.clone() } else { state_key(buffer, &param.spec.name) };
+            for run in param.slab.runs(&piece.flat) {
+                let at = piece.at.start + run.local - piece.flat.start;
+                index.read(&key, run.global, &mut shard[at..at + run.len])?;
+            }
+        }
+        Ok(())
+    };
+    let mut shard = optimizer.shard();
+    read("", &mut shard)?;
+    optimizer.write_shard(&shard);
     if content == Content::Everything {
         check_optimizer(path, &state, optimizer)?;
         for (buffer, values) in optimizer.optimizer.state_mut() {
-            for piece in &pieces {
-                let key = state_key(buffer, &optimizer.table.entries()[piece.entry].spec.name);
-                index.read(&key, piece.start, &mut values[piece.range.clone()])?;
-            }
+            read(buffer, values)?;
+        }
+        for whole in optimizer.optimizer.whole_state_mut() {
+            index.read(&state_key(whole.name, &table.params()[whole.param].spec.name), 0, whole.values)?;
         }
     }
     Ok(state)
 }
 
 /// Every parameter of the model is there with its shape, and nothing else is.
-fn check_model(path: &Path, table: &StateTable, index: &TensorIndex) -> Result<(), CheckpointError> {
-    for entry in table.entries() {
-        let (name, expected) = (&entry.spec.name, &entry.spec.shape);
+fn check_model(path: &Path, specs: &[ParamSpec], index: &TensorIndex) -> Result<(), CheckpointError> {
+    for ParamSpec { name, shape: expected, .. } in specs {
         let Some((shape, file)) = index.shape(name) else {
             return Err(CheckpointError::tensor(path, name, "is missing"));
         };
@@ -78,7 +86,8 @@ fn check_model(path: &Path, table: &StateTable, index: &TensorIndex) -> Result<(
             return Err(CheckpointError::tensor(file, name, reason));
         }
     }
-    let unknown = |name: &&str| !name.starts_with("optimizer.") && table.get(name).is_none();
+    let known: HashSet<&str> = specs.iter().map(|s| s.name.as_str()).collect();
+    let unknown = |name: &&str| !name.starts_with("optimizer.") && !known.contains(name);
     match index.names().filter(unknown).min() {
         Some(name) => Err(CheckpointError::tensor(path, name, "is not part of the model")),
         None => Ok(()),
@@ -113,13 +122,13 @@ pub fn read_state(path: &Path) -> Result<CheckpointState, CheckpointError> {
 /// As [`load`].
 pub fn read_model(path: &Path) -> Result<(CheckpointState, Vec<f32>), CheckpointError> {
     let state = read_state(path)?;
-    let table = StateTable::new(state.parameters.clone())
-        .map_err(|e| CheckpointError::damaged(path.join(STATE), e.to_string()))?;
     let index = TensorIndex::open(path, &Manifest::read(path)?.tensor_files())?;
-    check_model(path, &table, &index)?;
-    let mut flat = vec![0.0; table.total()];
-    for entry in table.entries() {
-        index.read(&entry.spec.name, 0, &mut flat[entry.range()])?;
+    check_model(path, &state.parameters, &index)?;
+    let mut flat = vec![0.0; state.parameters.iter().map(ParamSpec::elements).sum()];
+    let mut start = 0;
+    for spec in &state.parameters {
+        index.read(&spec.name, 0, &mut flat[start..start + spec.elements()])?;
+        start += spec.elements();
     }
     Ok((state, flat))
 }

@@ -5,13 +5,15 @@
 //! | file | holds |
 //! |---|---|
 //! | `model-00001-of-00002.safetensors` | whole parameters, `tok_embeddings.weight`, …, divided among the writers by size |
-//! | `optimizer-00001-of-00002.safetensors` | one rank's shard: 1-D slices of flattened state, `optimizer.exp_avg.norm.weight` |
+//! | `optimizer-00001-of-00002.safetensors` | whole optimizer state of the same parameters, `optimizer.exp_avg.norm.weight` |
 //! | `state.json` | [`CheckpointState`]: step, layout it was written on, parameter table, the trainer's own state |
 //! | `manifest.json` | size and BLAKE3 of every other file; written last |
 //!
 //! Every file's `__metadata__` carries `DCP_SHARDING_INFO`, so `torch.distributed.checkpoint`'s `HuggingFaceStorageReader`
 //! reads the folder as it is. Files are written into `.step-00000100.tmp`, synced, and the folder is renamed: under its own
-//! name a checkpoint is whole. The writers are the ranks of the first ZeRO group.
+//! name a checkpoint is whole. The writers are the ranks of the first copy of the state, which bring the parameters together
+//! from their shards as they write: files of different layouts hold the same tensors. (Optimizer files of flattened slices,
+//! as earlier versions wrote them, are read too.)
 //!
 //! Not here: when to save, and what `trainer` holds (the trainer).
 
@@ -68,6 +70,17 @@ pub struct SavedLayout {
     pub data: usize,
     /// Ranks of a ZeRO group.
     pub zero1: usize,
+    /// Ranks of a tensor group.
+    #[serde(default = "one")]
+    pub tensor: usize,
+    /// Ranks of a weight group.
+    #[serde(default = "one")]
+    pub weight: usize,
+}
+
+/// Groups that earlier versions did not have.
+fn one() -> usize {
+    1
 }
 
 /// The optimizer a checkpoint was written with.

@@ -3,11 +3,13 @@
 use std::{
     fs::{self, File},
     io,
-    ops::Range,
     path::{Path, PathBuf},
 };
 
-use internevo_core::storage::{StorageError, create_dir_all, sync_parent, write_atomic};
+use internevo_core::{
+    layout::GroupKind,
+    storage::{StorageError, create_dir_all, sync_parent, write_atomic},
+};
 
 use super::{
     CheckpointError, CheckpointState, FORMAT, SavedLayout, SavedOptimizer,
@@ -15,9 +17,17 @@ use super::{
     folder::{remove_dir, step_name, temporary_name},
     manifest::{FileRecord, MANIFEST, Manifest, STATE},
     state_key,
-    tensors::{Part, write},
+    tensors::{Announced, Writer},
 };
-use crate::{comm::gather_bytes, state::StateTable, zero::ShardedOptimizer};
+use crate::{
+    comm::gather_bytes,
+    optimizer::WholeState,
+    state::{Assignment, ParamSpec},
+    zero::ShardedOptimizer,
+};
+
+/// Elements that are brought together at a time: 64 MiB.
+const BATCH: usize = 16 << 20;
 
 /// What to save beside the parameters and the optimizer. Rank 0's values are stored.
 #[derive(Clone, Copy, Debug)]
@@ -76,52 +86,109 @@ fn begin(folder: &Path) -> Result<(), CheckpointError> {
     Ok(create_dir_all(folder)?)
 }
 
-/// Writes this rank's files, if it is a writer.
+/// Brings the state together, parameter by parameter, and writes what this rank is the writer of. Collective over the ranks of
+/// each copy of the state; those of the first copy write.
 fn write_tensors(
     create: Create<'_>,
     folder: &Path,
     optimizer: &ShardedOptimizer,
 ) -> Result<Vec<FileRecord>, CheckpointError> {
-    let groups = &optimizer.groups;
-    if groups.zero1_replica.rank() != 0 {
+    if optimizer.groups.zero1_replica.rank() != 0 {
         return Ok(Vec::new());
     }
-    let (writer, writers) = (groups.zero1.rank(), groups.zero1.size());
-    let file = |kind: &str, parts: &[Part<'_>]| {
-        let path = folder.join(format!("{kind}-{:05}-of-{writers:05}.safetensors", writer + 1));
-        let file = create(&path).map_err(StorageError::at("create", &path))?;
-        write(file, &path, parts)
-    };
-    Ok(vec![file("model", &model_parts(optimizer, writer, writers))?, file("optimizer", &state_parts(optimizer))?])
+    let shard = optimizer.shard();
+    let whole = optimizer.optimizer.whole_state();
+    let files = FileWriter { create, folder, optimizer, assignments: assignments(optimizer) };
+    let model = files.write("model", &[("", &shard)], &[]);
+    let state = files.write("optimizer", &optimizer.optimizer.state(), &whole);
+    Ok(vec![model?, state?])
 }
 
-/// Whole parameters, divided among the writers by where their middle lies in the flat vector.
-fn model_parts(optimizer: &ShardedOptimizer, writer: usize, writers: usize) -> Vec<Part<'_>> {
-    let total = optimizer.table.total().max(1);
-    let owner = |range: &Range<usize>| ((range.start + range.len() / 2) * writers / total).min(writers - 1);
-    let own = optimizer.table.entries().iter().filter(|entry| owner(&entry.range()) == writer);
-    let part = |entry: &'_ crate::state::Entry| Part {
-        name: entry.spec.name.clone(),
-        shape: entry.spec.shape.clone(),
-        offsets: vec![0; entry.spec.shape.len()],
-        data: &optimizer.params[entry.range()],
+/// Which rank of the state's copy writes which parameter: by where its middle lies among all elements.
+fn assignments(optimizer: &ShardedOptimizer) -> Vec<Assignment> {
+    let specs = optimizer.plan.specs();
+    let (total, writers) = (specs.iter().map(ParamSpec::elements).sum::<usize>().max(1), optimizer.exchange.ranks());
+    let mut start = 0;
+    let assign = |(param, spec): (usize, &ParamSpec)| {
+        let middle = start + spec.elements() / 2;
+        start += spec.elements();
+        Assignment { param, owner: (middle * writers / total).min(writers - 1) }
     };
-    own.map(part).collect()
+    specs.iter().enumerate().map(assign).collect()
 }
 
-/// This rank's shard of the optimizer state: a flat slice of each parameter and buffer.
-fn state_parts(optimizer: &ShardedOptimizer) -> Vec<Part<'_>> {
-    let pieces = optimizer.table.pieces(&optimizer.own_shard());
-    let mut parts = Vec::new();
-    for (buffer, values) in optimizer.optimizer.state() {
-        parts.extend(pieces.iter().map(|piece| Part {
-            name: state_key(buffer, &optimizer.table.entries()[piece.entry].spec.name),
-            shape: vec![piece.range.len()],
-            offsets: vec![piece.start],
-            data: &values[piece.range.clone()],
-        }));
+/// Writes this rank's files of one checkpoint.
+struct FileWriter<'a> {
+    create: Create<'a>,
+    folder: &'a Path,
+    optimizer: &'a ShardedOptimizer,
+    assignments: Vec<Assignment>,
+}
+
+impl FileWriter<'_> {
+    /// Writes the file `kind` with `buffers`, each an element per element of the shard, and with `whole` vectors. After a failed
+    /// write this rank still takes part in the exchange to its end.
+    fn write(
+        &self,
+        kind: &str,
+        buffers: &[(&str, &[f32])],
+        whole: &[WholeState<&[f32]>],
+    ) -> Result<FileRecord, CheckpointError> {
+        let exchange = &self.optimizer.exchange;
+        let (writer, writers) = (exchange.rank() + 1, exchange.ranks());
+        let path = self.folder.join(format!("{kind}-{writer:05}-of-{writers:05}.safetensors"));
+        let whole: Vec<_> = whole.iter().filter(|w| self.owns(w.param)).collect();
+        let mut header = Vec::new();
+        for (buffer, _) in buffers {
+            let own = self.assignments.iter().filter(|a| a.owner == exchange.rank());
+            header.extend(own.map(|a| self.announce(buffer, a.param, exchange.shape(a.param))));
+        }
+        header.extend(whole.iter().map(|w| self.announce(w.name, w.param, &[w.values.len()])));
+
+        let file = (self.create)(&path).map_err(|e| StorageError::at("create", &path)(e).into());
+        let mut output = file.and_then(|file| Writer::begin(file, &path, &header));
+        let mut put = |values: &[f32]| {
+            if let Ok(writer) = &mut output
+                && let Err(error) = writer.put(values)
+            {
+                output = Err(error);
+            }
+        };
+        for (_, values) in buffers {
+            for batch in self.batches() {
+                let tensors = exchange.gather(batch, values)?;
+                tensors.iter().for_each(|(_, tensor)| put(tensor));
+            }
+        }
+        whole.iter().for_each(|state| put(state.values));
+        output?.finish()
     }
-    parts
+
+    fn owns(&self, param: usize) -> bool {
+        self.assignments[param].owner == self.optimizer.exchange.rank()
+    }
+
+    fn announce(&self, buffer: &str, param: usize, shape: &[usize]) -> Announced {
+        let name = &self.optimizer.plan.specs()[param].name;
+        let name = if buffer.is_empty() { name.clone() } else { state_key(buffer, name) };
+        Announced { name, shape: shape.to_vec() }
+    }
+
+    /// Consecutive assignments of at most [`BATCH`] elements, at least one each.
+    fn batches(&self) -> impl Iterator<Item = &[Assignment]> {
+        let elements = |a: &Assignment| self.optimizer.plan.specs()[a.param].elements();
+        let mut rest = self.assignments.as_slice();
+        std::iter::from_fn(move || {
+            let mut sum = 0;
+            let fits = rest.iter().take_while(|a| {
+                sum += elements(a);
+                sum <= BATCH
+            });
+            let (batch, after) = rest.split_at(fits.count().max(1).min(rest.len()));
+            rest = after;
+            (!batch.is_empty()).then_some(batch)
+        })
+    }
 }
 
 /// Writes `state.json` and the manifest, makes everything durable and gives the folder its name.
@@ -165,21 +232,27 @@ fn to_json(folder: &Path, value: &impl serde::Serialize) -> Result<Vec<u8>, Chec
 }
 
 fn state_of(request: &SaveRequest<'_>, optimizer: &ShardedOptimizer) -> CheckpointState {
-    let groups = &optimizer.groups;
-    let table: &StateTable = &optimizer.table;
+    let layout = optimizer.plan.layout();
+    let size = |kind| layout.size(kind);
     CheckpointState {
         format: FORMAT,
         step: request.step,
         updates: optimizer.updates,
         skipped_steps: optimizer.skipped,
-        layout: SavedLayout { world: groups.world.size(), data: groups.data.size(), zero1: groups.zero1.size() },
+        layout: SavedLayout {
+            world: layout.world(),
+            data: size(GroupKind::Data),
+            zero1: size(GroupKind::Zero1),
+            tensor: size(GroupKind::Tensor),
+            weight: size(GroupKind::Weight),
+        },
         optimizer: SavedOptimizer {
             kind: optimizer.kind.to_owned(),
             state: optimizer.optimizer.state().iter().map(|(name, _)| (*name).to_owned()).collect(),
         },
         config_hash: request.config_hash.to_owned(),
         plugins: request.plugins.to_vec(),
-        parameters: table.specs(),
+        parameters: optimizer.plan.specs().to_vec(),
         trainer: request.trainer.clone(),
     }
 }
@@ -193,7 +266,7 @@ mod tests {
         ParallelError, ProcessGroups, ZeroConfig,
         comm::{Communicator, run_ranks},
         optimizer::OptimizerChoice,
-        state::ParamSpec,
+        state::StatePlan,
     };
 
     fn optimizer(comm: std::sync::Arc<dyn Communicator>) -> Result<ShardedOptimizer, ParallelError> {
@@ -201,8 +274,10 @@ mod tests {
         let choice = OptimizerChoice::from_config(&Registry::collect()?, &config)?;
         let layout = ParallelLayout::new(&config.parallel, comm.size()).expect("data parallel only");
         let groups = ProcessGroups::new(&layout, comm)?;
-        let specs = vec![ParamSpec { name: "w".into(), shape: vec![100, 100], decay: true }];
-        ShardedOptimizer::new(specs, vec![0.5; 10_000], groups, &choice, ZeroConfig::from_config(&config)?)
+        let specs = vec![ParamSpec { name: "w".into(), shape: vec![100, 100], decay: true }; 3];
+        let specs = specs.into_iter().enumerate().map(|(i, s)| ParamSpec { name: format!("w{i}"), ..s }).collect();
+        let plan = StatePlan::replicated(specs, layout, 1 << 20)?;
+        ShardedOptimizer::new(plan, vec![0.5; 30_000], groups, &choice, ZeroConfig::from_config(&config)?)
     }
 
     #[test]

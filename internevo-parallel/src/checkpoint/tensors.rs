@@ -28,41 +28,69 @@ const MAX_HEADER: u64 = 100_000_000;
 /// Bytes of the length field before the header.
 const LENGTH_BYTES: u64 = 8;
 
-/// A tensor, or a slice of one, to be written.
-pub(super) struct Part<'a> {
+/// A tensor that will be written whole.
+#[derive(Clone, Debug)]
+pub(super) struct Announced {
     pub(super) name: String,
     pub(super) shape: Vec<usize>,
-    /// Where the slice begins in the whole tensor, for each dimension.
-    pub(super) offsets: Vec<usize>,
-    pub(super) data: &'a [f32],
 }
 
-/// Writes a file and makes it durable.
-pub(super) fn write(mut file: File, path: &Path, parts: &[Part<'_>]) -> Result<FileRecord, CheckpointError> {
-    let header = header_of(parts);
-    let mut hasher = blake3::Hasher::new();
-    let mut size = 0u64;
-    let mut put = |bytes: &[u8]| -> Result<(), StorageError> {
+/// A file being written: the header first, then the tensors one after the other as they become known.
+pub(super) struct Writer<'a> {
+    file: File,
+    path: &'a Path,
+    hasher: blake3::Hasher,
+    size: u64,
+    expected: u64,
+}
+
+impl<'a> Writer<'a> {
+    /// Writes the header of `tensors`.
+    pub(super) fn begin(file: File, path: &'a Path, tensors: &[Announced]) -> Result<Self, CheckpointError> {
+        let header = header_of(tensors);
+        let data: usize = tensors.iter().map(Announced::bytes).sum();
+        let expected = LENGTH_BYTES + (header.len() + data) as u64;
+        let mut writer = Self { file, path, hasher: blake3::Hasher::new(), size: 0, expected };
+        writer.put_bytes(&(header.len() as u64).to_le_bytes())?;
+        writer.put_bytes(&header)?;
+        Ok(writer)
+    }
+
+    /// Writes the next tensor's elements.
+    pub(super) fn put(&mut self, values: &[f32]) -> Result<(), CheckpointError> {
+        self.put_bytes(bytemuck::cast_slice(values))
+    }
+
+    fn put_bytes(&mut self, bytes: &[u8]) -> Result<(), CheckpointError> {
         for chunk in bytes.chunks(WRITE_BYTES) {
-            hasher.update(chunk);
-            file.write_all(chunk).map_err(StorageError::at("write", path))?;
-            size += chunk.len() as u64;
+            self.hasher.update(chunk);
+            self.file.write_all(chunk).map_err(StorageError::at("write", self.path))?;
+            self.size += chunk.len() as u64;
         }
         Ok(())
-    };
-    put(&(header.len() as u64).to_le_bytes())?;
-    put(&header)?;
-    for part in parts {
-        put(bytemuck::cast_slice(part.data))?;
     }
-    file.sync_all().map_err(StorageError::at("write", path))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(FileRecord { name, size, blake3: hasher.finalize().to_hex().to_string() })
+
+    /// Makes the file durable.
+    ///
+    /// # Panics
+    /// If a tensor was announced and not written.
+    pub(super) fn finish(self) -> Result<FileRecord, CheckpointError> {
+        assert_eq!(self.size, self.expected, "every announced tensor was written");
+        self.file.sync_all().map_err(StorageError::at("write", self.path))?;
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(FileRecord { name, size: self.size, blake3: self.hasher.finalize().to_hex().to_string() })
+    }
 }
 
-fn header_of(parts: &[Part<'_>]) -> Vec<u8> {
-    let sharding: Map<String, Value> =
-        parts.iter().map(|p| (p.name.clone(), json!({ "saved_offsets": p.offsets }))).collect();
+impl Announced {
+    fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * size_of::<f32>()
+    }
+}
+
+fn header_of(tensors: &[Announced]) -> Vec<u8> {
+    let offsets = |t: &Announced| (t.name.clone(), json!({ "saved_offsets": vec![0; t.shape.len()] }));
+    let sharding: Map<String, Value> = tensors.iter().map(offsets).collect();
     let mut header = Map::new();
     let metadata = json!({
         "format": "pt",
@@ -71,9 +99,10 @@ fn header_of(parts: &[Part<'_>]) -> Vec<u8> {
     });
     header.insert("__metadata__".into(), metadata);
     let mut begin = 0;
-    for part in parts {
-        let end = begin + size_of_val(part.data);
-        header.insert(part.name.clone(), json!({ "dtype": "F32", "shape": part.shape, "data_offsets": [begin, end] }));
+    for tensor in tensors {
+        let end = begin + tensor.bytes();
+        let entry = json!({ "dtype": "F32", "shape": tensor.shape, "data_offsets": [begin, end] });
+        header.insert(tensor.name.clone(), entry);
         begin = end;
     }
     let mut bytes = Value::Object(header).to_string().into_bytes();

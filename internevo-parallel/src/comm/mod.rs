@@ -52,6 +52,20 @@ pub trait Communicator: Send + Sync {
     /// As every collective.
     fn split(&self, color: Option<u32>, key: i32) -> Result<Option<Arc<dyn Communicator>>, CommError>;
 
+    /// The group of these ranks of this group, ascending, which hold this one. Collective over this group, whose ranks name
+    /// sets that are equal or disjoint.
+    ///
+    /// # Errors
+    /// As every collective.
+    ///
+    /// # Panics
+    /// If this rank is not among `members`.
+    fn subgroup(&self, members: &[usize]) -> Result<Arc<dyn Communicator>, CommError> {
+        let place = members.iter().position(|rank| *rank == self.rank()).expect("a rank is in its own group");
+        let group = self.split(Some(members[0] as u32), place as i32)?;
+        Ok(group.expect("a color was named"))
+    }
+
     /// Combines all ranks' buffers element by element; every rank receives the result, in its own buffer.
     ///
     /// # Errors

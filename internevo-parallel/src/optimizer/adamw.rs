@@ -9,8 +9,8 @@ use internevo_core::{
 };
 use rayon::prelude::*;
 
-use super::{Optimizer, OptimizerPlugin, StepContext};
-use crate::register_optimizer;
+use super::{Optimizer, OptimizerPlugin, ShardLayout, StepContext};
+use crate::{ParallelError, register_optimizer};
 
 /// Elements one thread updates at a time: four streams of this length fit a second-level cache.
 const CHUNK: usize = 16 * 1024;
@@ -25,7 +25,7 @@ impl Plugin for AdamWPlugin {
 }
 
 impl OptimizerPlugin for AdamWPlugin {
-    fn build(config: AdamConfig, shard_len: usize) -> Result<Box<dyn Optimizer>, PluginError> {
+    fn build(config: AdamConfig, shard: &ShardLayout) -> Result<Box<dyn Optimizer>, PluginError> {
         let reject = |key: &str, value: f64, rule: &str| PluginError::Build {
             plugin: Self::NAME,
             reason: format!("adam.{key} = {value}: {rule}"),
@@ -43,7 +43,7 @@ impl OptimizerPlugin for AdamWPlugin {
         ];
         match checks.into_iter().flatten().next() {
             Some(error) => Err(error),
-            None => Ok(Box::new(AdamW::new(&config, shard_len))),
+            None => Ok(Box::new(AdamW::new(&config, shard.len))),
         }
     }
 }
@@ -87,9 +87,9 @@ struct Constants {
 }
 
 impl Optimizer for AdamW {
-    fn step(&mut self, shard: &mut [f32], grad: &[f32], cx: &StepContext<'_>) {
+    fn step(&mut self, shard: &mut [f32], grad: &[f32], cx: &StepContext<'_>) -> Result<(), ParallelError> {
         let update = cx.update as f64;
-        for segment in cx.segments {
+        for segment in &cx.shard.segments {
             let decay = if segment.decay { self.weight_decay } else { 0.0 };
             let constants = Constants {
                 decay: (cx.lr * decay) as f32,
@@ -109,6 +109,7 @@ impl Optimizer for AdamW {
                 .zip(self.exp_avg_sq[range].par_chunks_mut(CHUNK));
             chunks.for_each(|(((p, g), m), v)| update_chunk(p, g, m, v, constants));
         }
+        Ok(())
     }
 
     fn state(&self) -> Vec<(&'static str, &[f32])> {
@@ -137,11 +138,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::optimizer::Segment;
-
-    fn segment(range: std::ops::Range<usize>, decay: bool) -> Segment {
-        Segment { name: "w".into(), range, decay }
-    }
+    use crate::optimizer::testing::Alone;
 
     fn random(name: &str, len: usize, scale: f64) -> Vec<f32> {
         let rng = CounterRng::new(5, name);
@@ -154,12 +151,12 @@ mod tests {
         // 1 * 0.999 - 0.1 * 1 = 0.899, then 0.899 * 0.999 - 0.1 * (0.02 / 0.19) / sqrt(0.015 / 0.0975) = 0.8712642.
         // Without decay the first is 0.9.
         let mut adam = AdamW::new(&AdamConfig::default(), 2);
-        let segments = [segment(0..1, true), segment(1..2, false)];
+        let alone = Alone::new(&[("a", &[1], true), ("b", &[1], false)]);
         let mut p = [1.0, 1.0];
-        let cx = StepContext { lr: 0.1, beta2: 0.95, update: 1, segments: &segments };
-        adam.step(&mut p, &[0.5, 0.5], &cx);
+        let cx = alone.context(0.1, 0.95, 1);
+        adam.step(&mut p, &[0.5, 0.5], &cx).expect("one rank");
         assert!((p[0] - 0.899).abs() < 1e-6 && (p[1] - 0.9).abs() < 1e-6, "{p:?}");
-        adam.step(&mut p, &[-0.25, -0.25], &StepContext { update: 2, ..cx });
+        adam.step(&mut p, &[-0.25, -0.25], &StepContext { update: 2, ..cx }).expect("one rank");
         assert!((p[0] - 0.871_264_2).abs() < 1e-6, "{p:?}");
     }
 
@@ -171,11 +168,11 @@ mod tests {
         let mut adam = AdamW::new(&config, len);
         let mut p = random("p", len, 1.0);
         let mut reference: Vec<(f64, f64, f64)> = p.iter().map(|p| (f64::from(*p), 0.0, 0.0)).collect();
-        let segments = [segment(0..len, true)];
+        let alone = Alone::new(&[("p", &[len], true)]);
         for update in 1..=100u64 {
             let beta2 = 0.95f64.max(1.0 - (update as f64).powf(-0.8));
             let g = random(&format!("g{update}"), len, 0.01);
-            adam.step(&mut p, &g, &StepContext { lr, beta2, update, segments: &segments });
+            adam.step(&mut p, &g, &alone.context(lr, beta2, update)).expect("one rank");
             for ((p, m, v), g) in reference.iter_mut().zip(&g) {
                 let g = f64::from(*g);
                 (*m, *v) = (0.9 * *m + 0.1 * g, beta2 * *v + (1.0 - beta2) * g * g);
@@ -200,11 +197,11 @@ mod tests {
                 let mut p = random("p", len, 1.0);
                 for range in ranges {
                     let mut adam = AdamW::new(&AdamConfig::default(), range.len());
-                    let segments = [segment(0..range.len(), true)];
+                    let alone = Alone::new(&[("p", &[range.len()], true)]);
                     for update in 1..=2 {
                         let g = random(&format!("g{update}"), len, 0.1);
-                        let cx = StepContext { lr: 1e-2, beta2: 0.95, update, segments: &segments };
-                        adam.step(&mut p[range.clone()], &g[range.clone()], &cx);
+                        let cx = alone.context(1e-2, 0.95, update);
+                        adam.step(&mut p[range.clone()], &g[range.clone()], &cx).expect("one rank");
                     }
                 }
                 p
@@ -217,7 +214,7 @@ mod tests {
     #[test]
     fn a_beta_outside_its_range_is_an_error_that_names_the_key() {
         let config = AdamConfig { adam_beta1: 1.0, ..AdamConfig::default() };
-        let message = AdamWPlugin::build(config, 1).err().expect("refused").to_string();
+        let message = AdamWPlugin::build(config, &ShardLayout::default()).err().expect("refused").to_string();
         assert!(message.contains("adam.adam_beta1 = 1"), "{message}");
     }
 }

@@ -1,4 +1,4 @@
-//! Adding up the gradients of a step's micro-batches in a fixed order. Not here: adding over ranks (`buckets.rs`).
+//! Adding up gradients of a step's micro-batches in a fixed order. Not here: adding over ranks (`sink.rs`).
 
 use rayon::prelude::*;
 
@@ -7,7 +7,7 @@ use super::ReductionOrder;
 /// Elements one thread adds at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// A running sum of flat gradients that reuses its buffers.
+/// A running sum of vectors that reuses its buffers.
 ///
 /// `Tree` works like a binary counter: two sums over equally many micro-batches are added at once, so that after a power of
 /// two of them the additions form a balanced tree. That is the subtree which `k` ranks would have computed for
@@ -34,9 +34,11 @@ impl GradientAccumulator {
         buffer
     }
 
-    /// Keeps a buffer for later use.
+    /// Keeps a buffer of at least this length for later use.
     pub(super) fn recycle(&mut self, buffer: Vec<f32>) {
-        self.spare.push(buffer);
+        if buffer.capacity() >= self.len {
+            self.spare.push(buffer);
+        }
     }
 
     /// Adds the gradient of the next micro-batch.
@@ -67,6 +69,6 @@ impl GradientAccumulator {
             }
         });
         *left_count += right_count;
-        self.spare.push(right);
+        self.recycle(right);
     }
 }

@@ -1,34 +1,44 @@
-//! ZeRO-1 (Rajbhandari et al., SC'20) on a flat parameter vector: [`ShardedOptimizer`].
+//! ZeRO (Rajbhandari et al., SC'20) on a rank's local vector of parameters: [`ShardedOptimizer`].
 //!
-//! Every rank holds all parameters and computes gradients of its own micro-batches. The optimizer state is divided among the
-//! ranks of a ZeRO group and replicated over the groups (InternEvo's "hybrid ZeRO"). A step sums the gradients onto the
-//! owners of the shards, takes the global norm, clips, updates the own shard and gathers the parameters.
+//! | stage | every rank holds | and shares with its ZeRO group |
+//! |---|---|---|
+//! | 1 | weights, gradients | optimizer state |
+//! | 2 | weights, one bucket of gradients | optimizer state, gradients: reduced after every micro-batch |
+//! | 3 | what it computes with | optimizer state, gradients, weights (`weight/` gathers them) |
 //!
-//! **Same bits in every layout.** With `reduction = "tree"`, `k` ranks with `m` micro-batches each and any ZeRO size give
-//! exactly the parameters of one rank with `k·m` micro-batches, when `k`, `m` and the ZeRO size are powers of two and rank
-//! `r` takes micro-batches `r·m..(r+1)·m`. `sequential` needs one gradient buffer less per doubling of `m`, and is
-//! repeatable, but depends on the layout in the last bits.
+//! The state is replicated over the ZeRO groups (InternEvo's "hybrid ZeRO"). A step sums the gradients onto the owners of the
+//! shards, takes the global norm, clips, updates the own shard and gathers the parameters.
 //!
-//! Not here: the update rule (`optimizer/`), the schedule (`lr/`), the model.
+//! **Same bits in every data-parallel layout.** With `reduction = "tree"`, `k` ranks with `m` micro-batches each, any ZeRO stage
+//! and size give exactly the parameters of one rank with `k·m` micro-batches, when `k`, `m` and the ZeRO size are powers of
+//! two and ranks take micro-batches as [`MicroBatches`] says. `sequential` needs one gradient buffer less per doubling of `m`,
+//! and is repeatable, but depends on the layout in the last bits.
+//!
+//! Not here: the update rule (`optimizer/`), the schedule (`lr/`), who holds what (`state/`), the model.
 
 mod accumulate;
-mod buckets;
 mod norm;
+mod order;
+mod sink;
 
-use std::ops::Range;
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
-use accumulate::GradientAccumulator;
-use buckets::Buckets;
 use internevo_core::config::Config;
+use norm::SquareSum;
+pub use order::MicroBatches;
 use rayon::prelude::*;
+pub use sink::GradientSink;
 
 use crate::{
     ParallelError,
-    comm::Buffer,
+    comm::{Buffer, Pending},
     groups::ProcessGroups,
-    optimizer::{Optimizer, OptimizerChoice, Segment, StepContext},
-    state::{ParamSpec, Sharding, StateTable},
+    optimizer::{Optimizer, OptimizerChoice, Segment, ShardLayout, StepContext},
+    state::{Assignment, Exchange, LocalTable, Piece, Sharding, StatePlan},
 };
+
+/// Buckets of parameters on their way at a time: one travels while the next is packed.
+const IN_FLIGHT: usize = 2;
 
 /// Order in which gradients are added over micro-batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +52,12 @@ pub enum ReductionOrder {
 /// Settings of the sharded step; section `hybrid_zero_optimizer`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ZeroConfig {
-    /// Bytes per bucket of reduction and gathering.
-    pub reduce_bucket_size: usize,
     /// Clip the global gradient norm to this; 0 = off.
     pub clip_grad_norm: f64,
     /// Order of additions.
     pub reduction: ReductionOrder,
+    /// Send a bucket of gradients as soon as it is full, while the backward pass goes on.
+    pub overlap_sync_grad: bool,
 }
 
 impl ZeroConfig {
@@ -62,14 +72,15 @@ impl ZeroConfig {
             "sequential" => ReductionOrder::Sequential,
             other => return Err(ParallelError::UnknownReduction { found: other.to_owned() }),
         };
-        Ok(Self { reduce_bucket_size: section.reduce_bucket_size, clip_grad_norm: section.clip_grad_norm, reduction })
+        let (clip_grad_norm, overlap_sync_grad) = (section.clip_grad_norm, section.overlap_sync_grad);
+        Ok(Self { clip_grad_norm, reduction, overlap_sync_grad })
     }
 }
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepOutcome {
-    /// Global gradient norm before clipping; NaN or infinite when the step was skipped.
+    /// Global gradient norm before clipping; NaN when the step was skipped.
     pub grad_norm: f64,
     /// Whether the gradient was scaled down.
     pub clipped: bool,
@@ -77,17 +88,19 @@ pub struct StepOutcome {
     pub skipped: bool,
 }
 
-/// Index within the step, over all data-parallel ranks, of a rank's `local`-th micro-batch of `micro_num`.
-pub fn global_micro_batch(data_rank: usize, micro_num: usize, local: usize) -> usize {
-    data_rank * micro_num + local
-}
+/// A step's gradient on the owner of a shard, summed over micro-batches and ranks, before clipping.
+#[derive(Debug)]
+pub struct ShardGradient(Vec<f32>);
 
-/// Flat parameters with a sharded optimizer. One per rank; [`ShardedOptimizer::step`] is collective.
+/// A rank's parameters with their optimizer. One per rank; [`ShardedOptimizer::step`] is collective.
 pub struct ShardedOptimizer {
-    pub(crate) table: StateTable,
-    pub(crate) sharding: Sharding,
+    pub(crate) plan: StatePlan,
+    pub(crate) table: Arc<LocalTable>,
+    pub(crate) sharding: Arc<Sharding>,
+    pub(crate) pieces: Vec<Piece>,
     pub(crate) groups: ProcessGroups,
-    /// All parameters, padded to whole shards.
+    pub(crate) exchange: Exchange,
+    /// The local vector.
     pub(crate) params: Vec<f32>,
     pub(crate) optimizer: Box<dyn Optimizer>,
     pub(crate) kind: &'static str,
@@ -96,72 +109,68 @@ pub struct ShardedOptimizer {
     /// Steps skipped so far.
     pub(crate) skipped: u64,
     config: ZeroConfig,
-    segments: Vec<Segment>,
-    accumulator: GradientAccumulator,
-    /// This rank's part of the summed gradient; its memory is kept between steps.
-    shard_gradient: Vec<f32>,
-    buckets: Buckets,
+    layout: ShardLayout,
+    part: usize,
+    sink: Arc<GradientSink>,
 }
 
 impl ShardedOptimizer {
-    /// Takes over the parameters `initial`, in the order of `specs`. Collective over `groups.data`, whose ranks must bring
-    /// the same values.
+    /// Takes over this rank's parameters `initial`, laid out as `plan` says for it ([`StatePlan::table`]); with pure data
+    /// parallelism that is every parameter in the order of the model. Collective over the world, whose ranks must bring the
+    /// same values where they hold the same elements.
     ///
     /// # Errors
     /// A duplicate name, a wrong number of values, optimizer settings that make no sense, ranks that start differently, or
     /// a failed world.
     pub fn new(
-        specs: Vec<ParamSpec>,
+        plan: StatePlan,
         initial: Vec<f32>,
         groups: ProcessGroups,
         optimizer: &OptimizerChoice,
         config: ZeroConfig,
     ) -> Result<Self, ParallelError> {
-        let table = StateTable::new(specs)?;
         let rank = groups.world.rank();
+        let (table, pieces) = plan.pieces(rank)?;
         if initial.len() != table.total() {
             return Err(ParallelError::ParameterCount { rank, expected: table.total(), found: initial.len() });
         }
-        check_equal_start(&initial, &groups)?;
-        let sharding = Sharding::new(table.total(), groups.zero1.size());
-        let own = sharding.range(groups.zero1.rank());
-        let segment = |piece: crate::state::Piece| {
-            let spec = &table.entries()[piece.entry].spec;
-            Segment { name: spec.name.clone(), range: piece.range, decay: spec.decay }
-        };
-        let segments = table.pieces(&own).into_iter().map(segment).collect();
-        let mut params = initial;
-        params.resize(sharding.padded_len(), 0.0);
+        check_equal_start(&plan, &initial, &groups)?;
+        let (table, sharding) = (Arc::new(table.clone()), Arc::new(plan.sharding(&table)));
+        let segments = pieces.iter().map(|piece| Segment::of(piece, &table.params()[piece.param])).collect();
+        let layout = ShardLayout { len: sharding.shard_len(), segments };
+        let sink = GradientSink::new(&plan, table.clone(), sharding.clone(), groups.clone(), &config);
         Ok(Self {
-            optimizer: optimizer.build(sharding.shard_len)?,
+            optimizer: optimizer.build(&layout)?,
             kind: optimizer.name(),
-            accumulator: GradientAccumulator::new(config.reduction, sharding.padded_len()),
             updates: 0,
             skipped: 0,
-            shard_gradient: Vec::new(),
-            buckets: Buckets::new(config.reduce_bucket_size),
+            exchange: Exchange::new(&plan, groups.state.clone())?,
+            part: plan.shard_of(rank),
+            sink: Arc::new(sink),
+            params: initial,
+            plan,
             table,
             sharding,
+            pieces,
             groups,
-            params,
             config,
-            segments,
+            layout,
         })
     }
 
-    /// All parameters, in the order of the specs; current after every [`ShardedOptimizer::step`].
+    /// This rank's parameters: its local vector; current after every [`ShardedOptimizer::step`].
     pub fn params(&self) -> &[f32] {
-        &self.params[..self.table.total()]
+        &self.params
     }
 
-    /// Names, shapes and places of the parameters.
-    pub fn table(&self) -> &StateTable {
+    /// Names, shapes and places of the parameters in the local vector.
+    pub fn table(&self) -> &LocalTable {
         &self.table
     }
 
-    /// The part of the flat vector whose optimizer state this rank owns, padding included.
-    pub fn own_shard(&self) -> Range<usize> {
-        self.sharding.range(self.groups.zero1.rank())
+    /// Who holds what.
+    pub fn plan(&self) -> &StatePlan {
+        &self.plan
     }
 
     /// Updates applied so far: steps that were not skipped.
@@ -169,53 +178,54 @@ impl ShardedOptimizer {
         self.updates
     }
 
-    /// Steps skipped so far because a gradient was not finite (`inf_nan_skip_batches`).
+    /// Steps skipped so far because a gradient was not finite.
     pub fn skipped_steps(&self) -> u64 {
         self.skipped
     }
 
-    /// Adds the gradient of the next micro-batch. `fill` writes it to a zeroed flat buffer, already scaled by one over the
-    /// step's global label count, so that the sum over micro-batches and ranks is the gradient of the mean loss.
-    pub fn accumulate<R>(&mut self, fill: impl FnOnce(&mut [f32]) -> R) -> R {
-        let mut buffer = self.accumulator.buffer();
-        let result = fill(&mut buffer[..self.table.total()]);
-        self.accumulator.push(buffer);
-        result
+    /// Where a backward pass leaves its gradients, already scaled by one over the step's global label count, so that the sum
+    /// over micro-batches and ranks is the gradient of the mean loss.
+    pub fn sink(&self) -> &Arc<GradientSink> {
+        &self.sink
     }
 
-    /// Sums the accumulated gradients over the ranks and updates the parameters everywhere. Collective over the data group.
+    /// Adds the gradient of the next micro-batch, for models that have all of it at once: `fill` writes it to a zeroed buffer
+    /// laid out as the local vector. Collective where ranks share weights or sequences.
+    ///
+    /// # Errors
+    /// A failed world.
+    pub fn accumulate<R>(&mut self, fill: impl FnOnce(&mut [f32]) -> R) -> Result<R, ParallelError> {
+        let mut flat = vec![0.0; self.table.total()];
+        let result = fill(&mut flat);
+        self.sink.deposit_flat(&flat)?;
+        Ok(result)
+    }
+
+    /// Sums the accumulated gradients over the ranks and updates the parameters everywhere. Collective.
     ///
     /// # Errors
     /// [`ParallelError::NoGradients`], or a failed world.
     pub fn step(&mut self, lr: f64, beta2: f64) -> Result<StepOutcome, ParallelError> {
-        let gradient = self.sum_gradient()?;
-        let grad_norm = norm::global_norm(&gradient, &*self.groups.zero1)?;
-        let outcome = self.apply(gradient, grad_norm, lr, beta2);
-        if !outcome.skipped {
-            self.gather_params()?;
-        }
-        Ok(outcome)
+        let gradient = self.reduce()?;
+        self.update(gradient, lr, beta2)
     }
 
-    /// This rank's shard of the gradient, summed over micro-batches and ranks.
-    fn sum_gradient(&mut self) -> Result<Vec<f32>, ParallelError> {
+    /// The first half of a step: this rank's shard of the summed gradient.
+    ///
+    /// # Errors
+    /// As [`ShardedOptimizer::step`].
+    pub fn reduce(&mut self) -> Result<ShardGradient, ParallelError> {
         let rank = self.groups.world.rank();
-        let local = self.accumulator.finish().ok_or(ParallelError::NoGradients { rank })?;
-        if self.groups.data.size() == 1 {
-            return Ok(local);
-        }
-        if self.buckets.one_holds_all(self.sharding) {
-            return Ok(buckets::reduce_whole(local, &self.groups)?);
-        }
-        let mut shard = std::mem::take(&mut self.shard_gradient);
-        shard.resize(self.sharding.shard_len, 0.0);
-        self.buckets.reduce_to_shard(&local, &mut shard, &self.groups, self.sharding)?;
-        self.accumulator.recycle(local);
-        Ok(shard)
+        Ok(ShardGradient(self.sink.collect()?.ok_or(ParallelError::NoGradients { rank })?))
     }
 
-    /// Clips, updates the own shard and keeps the gradient's memory.
-    fn apply(&mut self, mut gradient: Vec<f32>, grad_norm: f64, lr: f64, beta2: f64) -> StepOutcome {
+    /// The second half: norm, clipping, update, and the new parameters on every rank. Collective.
+    ///
+    /// # Errors
+    /// As [`ShardedOptimizer::step`].
+    pub fn update(&mut self, gradient: ShardGradient, lr: f64, beta2: f64) -> Result<StepOutcome, ParallelError> {
+        let ShardGradient(mut gradient) = gradient;
+        let grad_norm = self.norm(&gradient)?;
         let skipped = !grad_norm.is_finite();
         let factor = self.clip_factor(grad_norm);
         if skipped {
@@ -226,16 +236,41 @@ impl ShardedOptimizer {
                 gradient.par_chunks_mut(1 << 16).for_each(|chunk| chunk.iter_mut().for_each(|g| *g *= factor));
             }
             self.updates += 1;
-            let cx = StepContext { lr, beta2, update: self.updates, segments: &self.segments };
-            let own = self.sharding.range(self.groups.zero1.rank());
-            self.optimizer.step(&mut self.params[own], &gradient, &cx);
+            self.apply(&gradient, lr, beta2)?;
+            self.gather_params()?;
         }
-        if gradient.capacity() >= self.sharding.padded_len() {
-            self.accumulator.recycle(gradient);
-        } else {
-            self.shard_gradient = gradient;
+        self.sink.recycle(gradient);
+        Ok(StepOutcome { grad_norm, clipped: factor.is_some(), skipped })
+    }
+
+    /// A step's whole gradient, parameter by parameter, on rank 0 of the state's copy; empty on the others. For checks: it
+    /// needs the memory of the whole model there. Collective.
+    ///
+    /// # Errors
+    /// A failed world.
+    pub fn whole_gradient(&self, gradient: &ShardGradient) -> Result<Vec<Vec<f32>>, ParallelError> {
+        self.whole(&gradient.0)
+    }
+
+    /// All parameters, whole and in the order of the model, on rank 0 of the state's copy; empty on the others. Collective.
+    ///
+    /// # Errors
+    /// A failed world.
+    pub fn whole_params(&self) -> Result<Vec<Vec<f32>>, ParallelError> {
+        self.whole(&self.shard())
+    }
+
+    fn whole(&self, shard: &[f32]) -> Result<Vec<Vec<f32>>, ParallelError> {
+        let all: Vec<_> = (0..self.table.params().len()).map(|param| Assignment { param, owner: 0 }).collect();
+        Ok(self.exchange.gather(&all, shard)?.into_iter().map(|(_, values)| values).collect())
+    }
+
+    fn norm(&self, gradient: &[f32]) -> Result<f64, ParallelError> {
+        let mut sum = SquareSum::new();
+        for piece in self.pieces.iter().filter(|piece| self.table.params()[piece.param].primary) {
+            sum.add(&gradient[piece.at.clone()]);
         }
-        StepOutcome { grad_norm, clipped: factor.is_some(), skipped }
+        Ok(sum.root(&*self.groups.state)?)
     }
 
     /// What to scale the gradient by; `None` leaves it alone. InternEvo's rule: `max / (norm + 1e-6)` when below 1.
@@ -245,20 +280,79 @@ impl ShardedOptimizer {
         (max > 0.0 && factor < 1.0 && grad_norm.is_finite()).then_some(factor as f32)
     }
 
-    /// Gives every rank of the ZeRO group all shards of the parameters.
+    fn apply(&mut self, gradient: &[f32], lr: f64, beta2: f64) -> Result<(), ParallelError> {
+        let cx = StepContext { lr, beta2, update: self.updates, shard: &self.layout, exchange: &self.exchange };
+        if self.sharding.parts() == 1 {
+            return self.optimizer.step(&mut self.params, gradient, &cx);
+        }
+        let mut shard = self.shard();
+        let cx = StepContext { lr, beta2, update: self.updates, shard: &self.layout, exchange: &self.exchange };
+        self.optimizer.step(&mut shard, gradient, &cx)?;
+        self.write_shard(&shard);
+        Ok(())
+    }
+
+    /// This rank's shard of the parameters; padding is zero.
+    pub(crate) fn shard(&self) -> Vec<f32> {
+        let mut shard = vec![0.0; self.sharding.shard_len()];
+        for (bucket, place) in self.own_buckets() {
+            shard[place].copy_from_slice(&self.params[bucket]);
+        }
+        shard
+    }
+
+    pub(crate) fn write_shard(&mut self, shard: &[f32]) {
+        for (bucket, place) in self.own_buckets().collect::<Vec<_>>() {
+            self.params[bucket].copy_from_slice(&shard[place]);
+        }
+    }
+
+    /// Of each bucket, the elements that this rank owns, and their place in its shard.
+    fn own_buckets(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> + '_ {
+        self.sharding.buckets().iter().zip(self.sharding.starts()).map(|(bucket, start)| {
+            let own = bucket.own(self.part);
+            let len = own.len();
+            (own, start..start + len)
+        })
+    }
+
+    /// Gives every rank of the ZeRO group all shards of the parameters, bucket by bucket.
     pub(crate) fn gather_params(&mut self) -> Result<(), ParallelError> {
-        Ok(self.buckets.gather_shards(&mut self.params, &*self.groups.zero1, self.sharding)?)
+        if self.sharding.parts() == 1 {
+            return Ok(());
+        }
+        let sharding = self.sharding.clone();
+        let mut travelling: VecDeque<(Range<usize>, Pending)> = VecDeque::with_capacity(IN_FLIGHT);
+        let land = |params: &mut [f32], (range, pending): (Range<usize>, Pending)| -> Result<(), ParallelError> {
+            let bucket = pending.wait()?.into_f32();
+            params[range.clone()].copy_from_slice(&bucket[..range.len()]);
+            Ok(())
+        };
+        for bucket in sharding.buckets() {
+            let mut whole = vec![0.0; bucket.padded()];
+            let own = bucket.own(self.part);
+            let at = own.start - bucket.range.start;
+            whole[at..at + own.len()].copy_from_slice(&self.params[own]);
+            let pending = self.groups.zero1.all_gather_in_place(Buffer::F32(whole))?;
+            travelling.push_back((bucket.range.clone(), pending));
+            if travelling.len() == IN_FLIGHT {
+                land(&mut self.params, travelling.pop_front().expect("just pushed"))?;
+            }
+        }
+        travelling.into_iter().try_for_each(|bucket| land(&mut self.params, bucket))
     }
 }
 
 /// Replicas that start apart stay apart and nothing would tell: compare a hash once.
-fn check_equal_start(initial: &[f32], groups: &ProcessGroups) -> Result<(), ParallelError> {
-    if groups.data.size() == 1 {
+fn check_equal_start(plan: &StatePlan, initial: &[f32], groups: &ProcessGroups) -> Result<(), ParallelError> {
+    let world = &groups.world;
+    if world.size() == 1 {
         return Ok(());
     }
     let hash = blake3::hash(bytemuck::cast_slice(initial));
-    let all = groups.data.all_gather(Buffer::U8(hash.as_bytes().to_vec()))?.wait()?.into_u8();
+    let all = world.all_gather(Buffer::U8(hash.as_bytes().to_vec()))?.wait()?.into_u8();
     let hashes: Vec<&[u8]> = all.chunks_exact(blake3::OUT_LEN).collect();
-    let ranks: Vec<usize> = (1..hashes.len()).filter(|r| hashes[*r] != hashes[0]).collect();
+    let differs = |rank: &usize| hashes[*rank] != hashes[plan.first_equal(*rank)];
+    let ranks: Vec<usize> = (0..hashes.len()).filter(differs).collect();
     if ranks.is_empty() { Ok(()) } else { Err(ParallelError::DifferentStart { ranks }) }
 }

@@ -11,10 +11,8 @@ use internevo_core::{
     rng::CounterRng,
 };
 use internevo_parallel::{
-    ParallelError, ParamSpec, ParameterSource, ProcessGroups, ShardedOptimizer, ZeroConfig,
-    comm::Communicator,
-    optimizer::OptimizerChoice,
-    zero::{ReductionOrder, global_micro_batch},
+    MicroBatches, ParallelError, ParamSpec, ProcessGroups, ShardedOptimizer, StatePlan, ZeroConfig, comm::Communicator,
+    optimizer::OptimizerChoice, zero::ReductionOrder,
 };
 
 const INPUT: usize = 64;
@@ -24,13 +22,11 @@ const SAMPLES: usize = 2;
 /// Micro-batches of a step, over all ranks.
 pub const MICRO_BATCHES: usize = 4;
 
-/// The parameters, flat; `Gradients` are flat too.
+/// The parameters, flat.
 pub struct Mlp(pub Vec<f32>);
 
-impl ParameterSource for Mlp {
-    type Gradients = Vec<f32>;
-
-    fn specs(&self) -> Vec<ParamSpec> {
+impl Mlp {
+    pub fn specs(&self) -> Vec<ParamSpec> {
         let spec = |name: &str, shape: &[usize], decay| ParamSpec { name: name.into(), shape: shape.to_vec(), decay };
         vec![
             spec("w1.weight", &[HIDDEN, INPUT], true),
@@ -39,21 +35,6 @@ impl ParameterSource for Mlp {
         ]
     }
 
-    fn write_flat(&self, flat: &mut [f32]) {
-        flat.copy_from_slice(&self.0);
-    }
-
-    fn read_flat(&mut self, flat: &[f32]) {
-        self.0.copy_from_slice(flat);
-    }
-
-    fn take_grads(&self, gradients: &mut Vec<f32>, flat: &mut [f32]) {
-        flat.copy_from_slice(gradients);
-        gradients.clear();
-    }
-}
-
-impl Mlp {
     pub fn new() -> Self {
         let rng = CounterRng::new(1, "init");
         Self((0..HIDDEN * INPUT + HIDDEN + OUTPUT * HIDDEN).map(|i| (rng.normal(i as u64) * 0.1) as f32).collect())
@@ -99,6 +80,7 @@ impl Mlp {
 pub struct Setup {
     pub ranks: usize,
     pub zero1: i64,
+    pub stage: usize,
     pub micro_num: usize,
     pub bucket_bytes: usize,
     pub reduction: ReductionOrder,
@@ -107,23 +89,26 @@ pub struct Setup {
 impl Setup {
     pub fn new(ranks: usize, zero1: i64) -> Self {
         let micro_num = MICRO_BATCHES / ranks;
-        Self { ranks, zero1, micro_num, bucket_bytes: 10_000, reduction: ReductionOrder::Tree }
+        Self { ranks, zero1, stage: 1, micro_num, bucket_bytes: 10_000, reduction: ReductionOrder::Tree }
+    }
+
+    pub fn layout(&self) -> ParallelLayout {
+        let zero1 = Zero1Config { size: self.zero1, stage: self.stage, ..Zero1Config::default() };
+        let parallel = ParallelConfig { zero1, ..ParallelConfig::default() };
+        ParallelLayout::new(&parallel, self.ranks).expect("a sound layout")
     }
 
     /// A rank's optimizer at the start of a run.
     pub fn optimizer(&self, comm: Arc<dyn Communicator>) -> Result<ShardedOptimizer, ParallelError> {
         let adam = AdamConfig { lr: 1e-2, weight_decay: 0.1, ..AdamConfig::default() };
-        let config = Config {
-            parallel: ParallelConfig { zero1: Zero1Config { size: self.zero1 }, ..ParallelConfig::default() },
-            adam,
-            ..Config::default()
-        };
-        let layout = ParallelLayout::new(&config.parallel, self.ranks).expect("a sound layout");
+        let config = Config { adam, ..Config::default() };
+        let layout = self.layout();
         let groups = ProcessGroups::new(&layout, comm)?;
         let choice = OptimizerChoice::from_config(&Registry::collect()?, &config)?;
-        let zero = ZeroConfig { reduce_bucket_size: self.bucket_bytes, clip_grad_norm: 0.5, reduction: self.reduction };
+        let zero = ZeroConfig { clip_grad_norm: 0.5, reduction: self.reduction, overlap_sync_grad: true };
         let model = Mlp::new();
-        ShardedOptimizer::new(model.specs(), model.0, groups, &choice, zero)
+        let plan = StatePlan::replicated(model.specs(), layout, self.bucket_bytes)?;
+        ShardedOptimizer::new(plan, model.0, groups, &choice, zero)
     }
 }
 
@@ -135,14 +120,15 @@ pub fn train(
     steps: std::ops::Range<u64>,
 ) -> Result<Vec<u64>, ParallelError> {
     let mut model = Mlp(optimizer.params().to_vec());
+    let order = MicroBatches::new(optimizer.plan().layout(), setup.micro_num);
     let mut norms = Vec::new();
     for step in steps {
         for local in 0..setup.micro_num {
-            let mut gradient = model.gradient(step, global_micro_batch(rank, setup.micro_num, local));
-            optimizer.accumulate(|flat| model.take_grads(&mut gradient, flat));
+            let gradient = model.gradient(step, order.index(rank, local));
+            optimizer.accumulate(|flat| flat.copy_from_slice(&gradient))?;
         }
         norms.push(optimizer.step(1e-2, 0.95)?.grad_norm.to_bits());
-        model.read_flat(optimizer.params());
+        model.0.copy_from_slice(optimizer.params());
     }
     Ok(norms)
 }
