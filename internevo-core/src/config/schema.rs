@@ -84,15 +84,20 @@ impl Default for Config {
 pub struct LaunchConfig {
     /// World size: ranks in this job.
     pub ranks: usize,
-    /// Communicator: `local` (one thread per rank in one process).
+    /// Communicator: `local` (one thread per rank in one process), `mpi` (one process per rank, started by `mpirun` or
+    /// `srun`), `dry` (one rank of the world; nothing is sent, what would be is counted).
     pub communicator: String,
-    /// CPU threads shared by all ranks; 0 = all cores.
+    /// CPU threads of each process; 0 = its share of the cores.
     pub threads: usize,
+    /// Seconds that a rank waits for the others in a collective before the job fails.
+    pub timeout: u64,
+    /// Calls of each rank that the flight recorder keeps for the case of a failure.
+    pub recorded_calls: usize,
 }
 
 impl Default for LaunchConfig {
     fn default() -> Self {
-        Self { ranks: 1, communicator: "local".into(), threads: 0 }
+        Self { ranks: 1, communicator: "local".into(), threads: 0, timeout: 600, recorded_calls: 32 }
     }
 }
 

@@ -92,7 +92,7 @@ micro_num = -1
 hidden_size = 3
 num_layers = 2
 [model]
-checkpoint = true
+checkpoint = "most"
 hidden_size = 100
 num_attention_heads = 8
 dtype = "torch.bfloat16"
@@ -111,14 +111,13 @@ lr = nan
         "a.toml:4:1: data.seq_length: unknown key; did you mean `data.seq_len`?",
         "a.toml:5:1: data.micro_num: expected a whole number, 0 or more, found integer `-1`",
         "a.toml:7:1: modle: unknown key; did you mean `model`?",
-        "a.toml:10:1: model.checkpoint: is an InternEvo key that this version does not support: activation recompute",
+        "a.toml:10:1: model.checkpoint: expected true, false, a fraction from 0 to 1, or \"selective\", found string \"most\"",
         "a.toml:17:1: monitor.prompts: item 2: expected a string, found integer `7`",
         "a.toml:19:1: grad_scaler: is an InternEvo key that this version does not support: loss scaling",
         "a.toml:22:1: adam.lr: NaN is not a finite number",
         "a.toml:11:1: model.hidden_size: 100 is not a multiple of 8 heads",
         "a.toml:13:1: model.dtype: `torch.bfloat16`: only `torch.float32` is supported",
-        "a.toml:15:12: parallel.tensor.size: this version runs data parallelism and ZeRO-1; tensor parallelism of 4",
-        "a.toml:15:22: parallel.tensor.mode: unknown mode `mtpp`; known: mtp, msp, fsp, isp",
+        "a.toml:15:12: parallel.tensor.size: the 1 ranks of a stage cannot be split into tensor groups of 4",
     ];
     let found = messages_of(text);
     assert_eq!(found.len(), expected.len(), "{found:#?}");
@@ -211,7 +210,6 @@ const BROKEN: &[&str] = &[
     "model_type=LLAMA2",
     "run_dir=",
     "launch.ranks=0",
-    "launch.communicator=mpi",
     "corpus.valid_fraction=0.6",
     "corpus.inputs=['']",
     "pipeline.stages=['format','dedup','clean']",
@@ -253,7 +251,13 @@ const BROKEN: &[&str] = &[
     "parallel.tensor=2",
     "parallel.pipeline=2",
     "parallel.weight=2",
-    "parallel.tensor.mode=cp",
+    "parallel.zero1.stage=4",
+    "parallel.sequence_2D.enable=true",
+    "parallel.weight.forward_overlap_per=block",
+    "parallel.weight.launch_allgather_before=w2",
+    "launch.communicator=tcp",
+    "launch.timeout=0",
+    "launch.recorded_calls=0",
     "parallel.zero1=2",
     "parallel.tensor=0",
     "hybrid_zero_optimizer.reduce_bucket_size=3",

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use super::TENSOR_MODES;
 use crate::config::ParallelConfig;
 
 /// One broken rule.
@@ -36,12 +35,7 @@ pub(super) fn violations(config: &ParallelConfig, world: usize) -> Vec<LayoutVio
     let mut report = |key, message: String| found.push(LayoutViolation { key, message });
     let (pp, tp, wp) = (config.pipeline.size, config.tensor.size, config.weight.size);
     let isp = config.tensor.mode == "isp";
-    if !TENSOR_MODES.contains(&config.tensor.mode.as_str()) {
-        report(
-            "parallel.tensor.mode",
-            format!("unknown mode `{}`; known: {}", config.tensor.mode, TENSOR_MODES.join(", ")),
-        );
-    } else if !isp && wp > 1 {
+    if !isp && wp > 1 {
         report("parallel.weight.size", format!("weight groups of {wp} ranks need `parallel.tensor.mode = \"isp\"`"));
     }
     if world == 0 {

@@ -6,7 +6,8 @@
 //! group, or with `isp` the weight-data group. With `isp` a tensor group is a grid of head groups (all-to-all around attention)
 //! and context groups (ring attention): `tensor = head · context`.
 //!
-//! Nothing here communicates: the trainer, the checkpoint and the planner all read the same numbers.
+//! Which modes exist is for the registry of strategies to say; the algebra only tells `isp`, which splits sequences and gathers
+//! weights, from the others, which split layers. Nothing here communicates: the trainer, the checkpoint and the planner all read the same numbers.
 
 mod error;
 #[cfg(test)]
@@ -108,9 +109,6 @@ pub struct ParallelLayout {
     head: usize,
     head_first: bool,
 }
-
-/// The tensor-parallel modes of InternEvo.
-pub const TENSOR_MODES: [&str; 4] = ["mtp", "msp", "fsp", "isp"];
 
 impl ParallelLayout {
     /// The layout of `world` ranks.

@@ -129,7 +129,7 @@ fn orthogonal_groups_share_exactly_one_rank() {
 #[test]
 fn zero_groups_and_their_replicas_make_up_the_group_with_equal_weights() {
     for layout in every_layout() {
-        let equal = if layout.zero_over_weight_data { GroupKind::WeightData } else { GroupKind::Data };
+        let equal = if layout.is_isp() { GroupKind::WeightData } else { GroupKind::Data };
         assert_eq!(layout.size(GroupKind::Zero1) * layout.size(GroupKind::Zero1Replica), layout.size(equal));
         for rank in 0..layout.world() {
             let group: BTreeSet<usize> = layout.group_of(equal, rank).into_iter().collect();
@@ -149,7 +149,7 @@ fn zero_size_follows_internevo() {
 fn every_broken_rule_is_reported_at_once() {
     let errors = ParallelLayout::new(&config(2, 3, 5, 3, "ring"), 8).expect_err("three rules are broken");
     let keys: Vec<_> = errors.0.iter().map(|v| v.key).collect();
-    assert_eq!(keys, ["parallel.tensor.mode", "parallel.tensor.size", "parallel.weight.size"]);
+    assert_eq!(keys, ["parallel.weight.size", "parallel.tensor.size", "parallel.weight.size"]);
     let errors = ParallelLayout::new(&config(1, 0, 2, 3, "mtp"), 8).expect_err("tensor of zero, weight without isp");
     assert!(errors.to_string().contains("isp") && errors.to_string().contains("at least one rank"), "{errors}");
     assert!(ParallelLayout::new(&config(3, 1, 1, -1, "mtp"), 8).is_err());

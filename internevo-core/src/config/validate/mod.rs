@@ -96,5 +96,7 @@ fn general(config: &Config, rules: &mut Rules) {
     rules.one_of("model_type", &config.model_type, &["INTERNLM2_PUBLIC"]);
     rules.check(i64::try_from(config.seed).is_ok(), &["seed"], || format!("{} is above {}", config.seed, i64::MAX));
     rules.check(!config.run_dir.is_empty(), &["run_dir"], || "must name a folder".to_owned());
-    rules.one_of("launch.communicator", &config.launch.communicator, &["local"]);
+    rules.one_of("launch.communicator", &config.launch.communicator, &["local", "mpi", "dry"]);
+    rules.check(config.launch.timeout > 0, &["launch.timeout"], || "must be at least 1 second".to_owned());
+    rules.at_least_one("launch.recorded_calls", config.launch.recorded_calls);
 }
