@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 /// Whether the function given to [`recompute`] is run for its value or to be differentiated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recording {
-    /// For its value: whatever is recorded is thrown away.
+    /// For its value. What is recorded is lost, but lives, with all that it saved, until the next backward pass.
     Off,
     /// In the backward: the tape is wanted.
     On,
