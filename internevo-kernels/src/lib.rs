@@ -19,7 +19,7 @@ pub use attention::{QkvLayout, attention, attention_cached};
 pub use burn;
 pub use cross_entropy::{CrossEntropy, IGNORE_INDEX, cross_entropy};
 pub use embedding::embedding;
-pub use linear::linear;
+pub use linear::{Recall, Recalled, linear, linear_recalled};
 pub use linear_cross_entropy::linear_cross_entropy;
 pub use rms_norm::rms_norm;
 pub use rotary::{RotaryTable, rotary};

@@ -6,8 +6,10 @@
 pub mod cpu;
 mod op;
 pub mod reference;
+mod runs;
 
 pub use op::{attention, attention_cached};
+pub use runs::Runs;
 
 /// How the columns of a fused, interleaved `qkv` are laid out: `[kv_head][q_0 .. q_{G-1}, k, v][head_dim]`, InternLM2's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

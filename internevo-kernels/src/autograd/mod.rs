@@ -1,11 +1,13 @@
 //! One generic autograd function: any number of float inputs of any rank, one float output, a backward closure.
 //!
 //! Every fused kernel of this crate, and every collective with its own backward further up, is an instance of
-//! [`Function`]. Nothing about a particular kernel lives here.
+//! [`Function`]. So are [`recompute`] and [`deliver`], which shape the tape itself. Nothing about a particular kernel lives here.
 
 mod host;
+mod recompute;
 
 pub use host::HostTensor;
+pub use recompute::{Recording, deliver, recompute};
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;

@@ -4,7 +4,7 @@ pub mod cpu;
 mod op;
 pub mod reference;
 
-pub use op::linear;
+pub use op::{Recall, Recalled, linear, linear_recalled};
 
 #[cfg(test)]
 mod tests;

@@ -1,36 +1,109 @@
-//! The burn operation of the linear layer.
+//! The burn operation of the linear layer, with operands kept for the backward or asked for again.
 
 use super::cpu::{self, Shape};
 use crate::KernelSet;
 use crate::autograd::{Function, HostTensor};
 use burn::tensor::Tensor;
+use std::sync::Arc;
+
+/// Gives an operand of the forward again, in the backward: gathers it from the ranks that share it, say.
+///
+/// Must return the values of the forward, row-major, in the operand's shape. Runs on the thread of the backward pass.
+pub type Recall = Arc<dyn Fn() -> HostTensor + Send + Sync>;
+
+/// Which operands of [`linear_recalled`] the tape does not keep, and how the backward gets them instead.
+#[derive(Clone, Default)]
+pub struct Recalled {
+    /// For the input `[T, d_in]`; called if the weight needs a gradient.
+    pub input: Option<Recall>,
+    /// For the weight `[d_out, d_in]`; called if the input needs a gradient.
+    pub weight: Option<Recall>,
+}
 
 /// `y = x · Wᵀ`: `x` is `[T, d_in]`, `weight` `[d_out, d_in]`, the result `[T, d_out]`.
 ///
 /// # Panics
 /// If the inner dimensions differ.
 pub fn linear(set: KernelSet, x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    linear_recalled(set, x, weight, Recalled::default())
+}
+
+/// [`linear`] that forgets the operands named in `recalled` after the forward: same result, same gradients.
+///
+/// The backward calls each closure at most once, the weight's before the input's, and drops what it gave right after the
+/// product. A recalled operand is f32; under [`KernelSet::Reference`] it is cast to the type of the gradient, and autodiff
+/// tensors must live on Flex.
+///
+/// # Panics
+/// If the inner dimensions differ, or, in the backward, if a closure gives a tensor of another size.
+pub fn linear_recalled(set: KernelSet, x: Tensor<2>, weight: Tensor<2>, recalled: Recalled) -> Tensor<2> {
     let ([tokens, d_in], [d_out, w_in]) = (x.dims(), weight.dims());
     assert_eq!(d_in, w_in, "linear: input is {tokens}x{d_in}, weight {d_out}x{w_in}");
-    if !set.fused_for(&x, &weight) {
+    let fused = set.fused_for(&x, &weight);
+    if !fused && recalled.input.is_none() && recalled.weight.is_none() {
         return x.matmul(weight.transpose());
     }
     let shape = Shape { tokens, d_in, d_out };
     let (function, [x, weight]) = Function::enter([x.into(), weight.into()]);
-    let (x, weight) = (HostTensor::new(x), HostTensor::new(weight));
-    let y = HostTensor::from_vec(cpu::forward(shape, &x, &weight), [tokens, d_out]);
+    let operand = |tensor| match fused {
+        true => HostTensor::new(tensor).into_tensor::<2>(),
+        false => Tensor::from_dispatch(tensor),
+    };
+    let (x, weight) = (operand(x), operand(weight));
+    let y = match fused {
+        true => from_host(cpu::forward(shape, &host(&x), &host(&weight)), [tokens, d_out]),
+        false => x.clone().matmul(weight.clone().transpose()),
+    };
     let [x_tracked, weight_tracked] = function.tracked();
-    let (x, weight) = (weight_tracked.then_some(x), x_tracked.then_some(weight));
-    function.finish(y.into_tensor(), move |dy: Tensor<2>, [x_needed, weight_needed]| {
-        let dy = HostTensor::new(dy.into_dispatch());
+    let x = weight_tracked.then(|| Operand::new(x, recalled.input));
+    let weight = x_tracked.then(|| Operand::new(weight, recalled.weight));
+    function.finish(y, move |dy: Tensor<2>, [x_needed, weight_needed]| {
         let dx = x_needed.then(|| {
-            let weight = weight.expect("kept because x is tracked");
-            HostTensor::from_vec(cpu::backward_input(shape, &dy, &weight), [tokens, d_in]).into_dispatch()
+            let weight = weight.expect("kept because x is tracked").get([d_out, d_in], &dy);
+            match fused {
+                true => from_host(cpu::backward_input(shape, &host(&dy), &host(&weight)), [tokens, d_in]),
+                false => dy.clone().matmul(weight),
+            }
         });
         let dw = weight_needed.then(|| {
-            let x = x.expect("kept because the weight is tracked");
-            HostTensor::from_vec(cpu::backward_weight(shape, &dy, &x), [d_out, d_in]).into_dispatch()
+            let x = x.expect("kept because the weight is tracked").get([tokens, d_in], &dy);
+            match fused {
+                true => from_host(cpu::backward_weight(shape, &host(&dy), &host(&x)), [d_out, d_in]),
+                false => dy.transpose().matmul(x),
+            }
         });
-        [dx, dw]
+        [dx.map(Tensor::into_dispatch), dw.map(Tensor::into_dispatch)]
     })
+}
+
+/// An operand as the backward finds it.
+enum Operand {
+    Saved(Tensor<2>),
+    Recalled(Recall),
+}
+
+impl Operand {
+    fn new(tensor: Tensor<2>, recall: Option<Recall>) -> Self {
+        recall.map_or(Self::Saved(tensor), Self::Recalled)
+    }
+
+    /// The operand, in the float type of `like` where it is recalled.
+    fn get(self, shape: [usize; 2], like: &Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Saved(tensor) => tensor,
+            Self::Recalled(recall) => {
+                let host = recall();
+                assert_eq!(host.len(), shape[0] * shape[1], "linear: elements of a recalled operand {shape:?}");
+                host.into_tensor::<2>().reshape(shape).cast(like.dtype())
+            }
+        }
+    }
+}
+
+fn host(tensor: &Tensor<2>) -> HostTensor {
+    HostTensor::new(tensor.clone().into_dispatch())
+}
+
+fn from_host(data: Vec<f32>, shape: [usize; 2]) -> Tensor<2> {
+    HostTensor::from_vec(data, shape).into_tensor()
 }

@@ -1,8 +1,11 @@
 //! The linear layer against f64, burn and itself.
 
-use super::{cpu::Shape, linear, reference};
+use super::{Recall, Recalled, cpu::Shape, linear, linear_recalled, reference};
 use crate::KernelSet::{Fused, Reference};
+use crate::autograd::HostTensor;
 use crate::testing::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn sizes(random: &mut Random) -> Shape {
     Shape { tokens: random.between(1, 90), d_in: random.between(1, 130), d_out: random.between(1, 110) }
@@ -45,6 +48,72 @@ fn a_nan_in_the_input_reaches_its_row_and_no_other() {
     x[5 * 17 + 3] = f32::NAN;
     let y = values(linear(Fused, plain(&x, [40, 17]), plain(&[0.5; 17 * 33], [33, 17])));
     assert!(y.chunks_exact(33).enumerate().all(|(t, row)| row.iter().all(|v| v.is_nan() == (t == 5))));
+}
+
+/// A recall of `values`, and how often it was called.
+fn counted(values: &[f32], shape: [usize; 2]) -> (Recall, Arc<AtomicUsize>) {
+    let (calls, values) = (Arc::new(AtomicUsize::new(0)), values.to_vec());
+    let counter = calls.clone();
+    let recall = move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        HostTensor::from_vec(values.clone(), shape)
+    };
+    (Arc::new(recall), calls)
+}
+
+#[test]
+fn recalled_operands_change_no_bit_and_are_asked_for_once() {
+    let mut random = Random::fresh();
+    for (device, set) in tracked_devices().iter().flat_map(|device| [(device, Fused), (device, Reference)]) {
+        let shape = sizes(&mut random);
+        let (x_shape, w_shape) = ([shape.tokens, shape.d_in], [shape.d_out, shape.d_in]);
+        let (x, w) = (random.values(shape.tokens * shape.d_in), random.values(shape.d_out * shape.d_in));
+        let dy = random.values(shape.tokens * shape.d_out);
+        let run = |recalled: Recalled| {
+            let (tx, tw) = (leaf(&x, x_shape, device), leaf(&w, w_shape, device));
+            let y = linear_recalled(set, tx.clone(), tw.clone(), recalled);
+            let gradients = backward_with(y.clone(), &dy);
+            [values(y), gradient(&tx, &gradients), gradient(&tw, &gradients)].map(|values| bits(&values))
+        };
+        let (input, input_calls) = counted(&x, x_shape);
+        let (weight, weight_calls) = counted(&w, w_shape);
+        let both = run(Recalled { input: Some(input), weight: Some(weight) });
+        assert!(both == run(Recalled::default()), "{set:?} {shape:?}");
+        assert_eq!([input_calls, weight_calls].map(|calls| calls.load(Ordering::Relaxed)), [1, 1]);
+    }
+}
+
+#[test]
+fn a_recall_whose_gradient_nobody_needs_is_not_called() {
+    let (x, w) = (leaf(&[1.0; 6], [2, 3], &tracked_devices()[0]), plain(&[2.0; 12], [4, 3]));
+    let (input, calls) = counted(&[1.0; 6], [2, 3]);
+    let y = linear_recalled(Fused, x.clone(), w, Recalled { input: Some(input), weight: None });
+    assert_eq!(gradient(&x, &y.sum().backward()), [8.0; 6]);
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
+}
+
+/// Whether the buffer of an operand (0: input, 1: weight) is free again after the forward, while the output lives.
+fn freed(operand: usize, recalled: Recalled) -> bool {
+    let shapes = [[2, 3], [4, 3]];
+    let mut probe = HostTensor::from_vec(vec![1.0; shapes[operand].iter().product()], shapes[operand]);
+    let constant = probe.clone().into_tensor();
+    let other = leaf(&vec![1.0; shapes[1 - operand].iter().product()], shapes[1 - operand], &tracked_devices()[0]);
+    let [x, weight] = if operand == 0 { [constant, other] } else { [other, constant] };
+    let output = linear_recalled(Fused, x, weight, recalled);
+    let address = probe.as_ptr();
+    // Written in place if and only if nobody else holds the buffer.
+    let unique = probe.make_mut().as_ptr() == address;
+    drop(output);
+    unique
+}
+
+#[test]
+fn a_recalled_operand_is_freed_after_the_forward_and_a_saved_one_is_not() {
+    let (input, weight) = (counted(&[1.0; 6], [2, 3]).0, counted(&[1.0; 12], [4, 3]).0);
+    assert!(freed(0, Recalled { input: Some(input.clone()), weight: None }));
+    assert!(freed(1, Recalled { input: None, weight: Some(weight.clone()) }));
+    assert!(!freed(0, Recalled { input: None, weight: Some(weight) }));
+    assert!(!freed(1, Recalled { input: Some(input), weight: None }));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::cpu::{Wanted, chunk_rows, forward};
 use super::linear_cross_entropy;
 use crate::KernelSet::{Fused, Reference};
+use crate::autograd::HostTensor;
 use crate::cross_entropy::cpu::Options;
 use crate::linear::cpu::Shape;
 use crate::testing::*;
@@ -81,4 +82,20 @@ fn a_frozen_head_still_passes_a_gradient_to_the_hidden_states() {
     );
     let gradients = out.loss_sum.backward();
     assert!(gradient(&hidden, &gradients).iter().any(|v| *v != 0.0));
+}
+
+#[test]
+fn the_weight_and_the_hidden_states_are_free_again_after_the_forward() {
+    let mut weight = HostTensor::from_vec(vec![0.5; 9 * 4], [9, 4]);
+    let mut states = HostTensor::from_vec(vec![0.25; 2 * 4], [2, 4]);
+    let addresses = [weight.as_ptr(), states.as_ptr()];
+    let device = &tracked_devices()[0];
+    let (hidden, head) = (leaf(&[1.0; 8], [2, 4], device), leaf(&[1.0; 36], [9, 4], device));
+    let outputs = [
+        linear_cross_entropy(Fused, hidden, weight.clone().into_tensor(), &[1, 2], 0.0, 1.0),
+        linear_cross_entropy(Fused, states.clone().into_tensor(), head, &[1, 2], 0.0, 1.0),
+    ];
+    // Written in place if and only if nobody else holds the buffer.
+    assert_eq!([weight.make_mut().as_ptr(), states.make_mut().as_ptr()], addresses);
+    assert!(outputs.iter().all(|output| output.loss_sum.is_tracked()));
 }

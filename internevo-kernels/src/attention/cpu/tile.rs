@@ -47,7 +47,8 @@ multiversion! {
             if first {
                 sum[r] = added;
             } else {
-                let shrink = exp::<FMA>(maximum[r] - new);
+                // Equal also where both are -∞: the row has seen no key.
+                let shrink = if maximum[r] == new { 1.0 } else { exp::<FMA>(maximum[r] - new) };
                 sum[r] = madd::<FMA>(sum[r], shrink, added);
                 for value in &mut output[r * width..][..width] {
                     *value *= shrink;
@@ -59,12 +60,13 @@ multiversion! {
 }
 
 multiversion! {
-    /// Divides each row of `output` by its `sum` and turns `maximum` into the log-sum-exp.
+    /// Divides each row of `output` by its `sum` and turns `maximum` into the log-sum-exp. A row that has seen no key stays
+    /// zero and `-∞`.
     pub(super) fn finish_rows<const FMA>(output: &mut [f32], maximum: &mut [f32], sum: &[f32]) {
         let _ = FMA;
         let width = output.len() / sum.len();
         for ((row, maximum), sum) in output.chunks_exact_mut(width).zip(maximum).zip(sum) {
-            let factor = 1.0 / *sum;
+            let factor = if *sum == 0.0 { 0.0 } else { 1.0 / *sum };
             for value in row {
                 *value *= factor;
             }
