@@ -57,6 +57,11 @@ pub trait Plugin: 'static {
     type Config: DeserializeOwned + Serialize + Default + JsonSchema;
 }
 
+/// The configuration of a plugin that has no settings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NoSettings {}
+
 /// The erased, const-constructible description of one registered plugin.
 #[derive(Clone, Copy)]
 pub struct Descriptor {

@@ -7,7 +7,7 @@ mod host;
 mod recompute;
 
 pub use host::HostTensor;
-pub use recompute::{Recording, deliver, recompute};
+pub use recompute::{Recording, deliver, enter_beside, nothing, recompute};
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -34,7 +34,8 @@ impl<const D: usize> From<Tensor<D>> for Input {
     }
 }
 
-/// What a backward returns for one input: its gradient without autodiff, or `None` where none was asked for.
+/// What a backward returns for one input: its gradient without autodiff, or `None` where none was asked for. `None` for an
+/// input that needs one adds nothing: some other use of that input must give it a gradient.
 pub type InputGradient = Option<DispatchTensor>;
 
 /// The erased backward: gradient of the output, and which inputs need one.
@@ -190,11 +191,10 @@ where
         let closure = closure.expect("the tape is consumed by its one backward pass");
         let parents: [Option<NodeId>; N] = ops.parents.map(|parent| parent.map(|node| node.id));
         let outputs = closure(gradient, parents.each_ref().map(Option::is_some));
-        for (index, (parent, output)) in parents.into_iter().zip(outputs).enumerate() {
-            let Some(parent) = parent else { continue };
-            let output =
-                output.unwrap_or_else(|| panic!("the backward gave no gradient for its tracked input {index}"));
-            gradients.register::<B>(parent, into_primitive::<B>(output));
+        for (parent, output) in parents.into_iter().zip(outputs) {
+            if let (Some(parent), Some(output)) = (parent, output) {
+                gradients.register::<B>(parent, into_primitive::<B>(output));
+            }
         }
     }
 }

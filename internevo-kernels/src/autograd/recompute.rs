@@ -47,7 +47,7 @@ impl Recording {
 /// let (sender, receiver) = std::sync::mpsc::channel();
 /// let y = recompute(x.clone(), move |x, recording| {
 ///     let sender = sender.clone();
-///     let weight = deliver(recording.of(weight.clone()), move |gradient| sender.send(gradient.len()).unwrap());
+///     let weight = deliver(recording.of(weight.clone()), None, move |gradient| sender.send(gradient.len()).unwrap());
 ///     linear(KernelSet::Fused, x, weight)
 /// });
 /// let gradients = y.sum().backward();
@@ -79,22 +79,41 @@ pub fn recompute(x: Tensor<2>, f: impl Fn(Tensor<2>, Recording) -> Tensor<2> + S
 /// `weight`, whose gradient goes to `sink` instead of the leaf; shares the buffer.
 ///
 /// The gradient is that of all uses of the result. `sink` runs on the thread of the backward pass, in an order that depends on
-/// the graph alone: after all steps that are deeper in the graph, so at the end of the backward pass (of the inner one, inside
-/// [`recompute`]). It does not run if `weight` is not tracked or no gradient arrives. The tape meets a leaf of its own rather
-/// than `weight`, so tapes of several micro-batches that use one weight stay apart, and `weight` is left without a gradient.
-pub fn deliver<const D: usize>(weight: Tensor<D>, sink: impl FnOnce(HostTensor) + Send + 'static) -> Tensor<D> {
-    let strategy = weight.gradient_checkpointing_strategy().filter(|_| weight.is_tracked());
-    let Some(strategy) = strategy else { return weight };
-    let leaf = on_tape(weight.without_autodiff(), strategy).require_grad();
-    let (function, [weight]) = Function::enter([leaf.into()]);
-    function.finish(Tensor::<D>::from_dispatch(weight), |gradient: Tensor<D>, _| {
+/// the graph alone: right after the operation that uses the result together with `beside`, the activation it is applied to;
+/// without one, at the end of the backward pass (of the inner one, inside [`recompute`]). It does not run if `weight` is not
+/// tracked or no gradient arrives. The tape meets a leaf of its own rather than `weight`, so tapes of several micro-batches
+/// that use one weight stay apart, and `weight` is left without a gradient.
+pub fn deliver<const D: usize>(
+    weight: Tensor<D>,
+    beside: Option<&Tensor<2>>,
+    sink: impl FnOnce(HostTensor) + Send + 'static,
+) -> Tensor<D> {
+    let Some((function, plain)) = enter_beside(&weight, beside) else { return weight };
+    function.finish(plain, |gradient: Tensor<D>, _| {
         sink(HostTensor::new(gradient.into_dispatch()));
-        [Some(nothing::<D>().into_dispatch())]
+        [Some(nothing::<D>().into_dispatch()), None]
     })
 }
 
-/// A tensor without elements and without autodiff: the gradient of what needs none.
-fn nothing<const D: usize>() -> Tensor<D> {
+/// Begins a function of `weight` whose backward runs right after that of the operations on `beside`: burn's tape runs steps by
+/// their depth in the graph, and `beside` is as deep as it gets before them. The tape meets a leaf of its own instead of
+/// `weight`; the backward gives an empty tensor for the first input and nothing for the second.
+///
+/// Returns the function and the plain weight, or `None` if the weight is not tracked.
+pub fn enter_beside<const D: usize>(
+    weight: &Tensor<D>,
+    beside: Option<&Tensor<2>>,
+) -> Option<(Function<2>, Tensor<D>)> {
+    let strategy = weight.gradient_checkpointing_strategy().filter(|_| weight.is_tracked())?;
+    let leaf = on_tape(weight.clone().without_autodiff(), strategy).require_grad();
+    let same_tape = |x: &&Tensor<2>| x.is_tracked() && x.gradient_checkpointing_strategy() == Some(strategy);
+    let beside = beside.filter(same_tape).map_or_else(|| nothing::<2>().into(), |x| x.clone().into());
+    let (function, [plain, _]) = Function::enter([leaf.into(), beside]);
+    Some((function, Tensor::from_dispatch(plain)))
+}
+
+/// A tensor without elements and without autodiff: the gradient of a leaf whose gradient went elsewhere.
+pub fn nothing<const D: usize>() -> Tensor<D> {
     Tensor::empty([0; D], &Device::flex())
 }
 

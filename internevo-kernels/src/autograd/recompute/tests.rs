@@ -34,7 +34,7 @@ fn delivered_block(
     move |x, recording| {
         let weights = std::array::from_fn(|i| {
             let delivered = delivered.clone();
-            deliver(recording.of(weights[i].clone()), move |gradient: HostTensor| {
+            deliver(recording.of(weights[i].clone()), None, move |gradient: HostTensor| {
                 delivered.lock().unwrap().push((2 * index + i, gradient.to_vec()));
             })
         });
@@ -178,7 +178,7 @@ fn delivery_shares_the_buffer_sums_all_uses_and_leaves_the_leaf_empty() {
     for device in tracked_devices() {
         let (weight, delivered) = (leaf(&[2.0, 3.0], [2], &device), Arc::new(Mutex::new(Vec::new())));
         let sink = delivered.clone();
-        let through = deliver(weight.clone(), move |gradient| sink.lock().unwrap().push(gradient.to_vec()));
+        let through = deliver(weight.clone(), None, move |gradient| sink.lock().unwrap().push(gradient.to_vec()));
         let address = |tensor: &Tensor<1>| HostTensor::new(tensor.clone().without_autodiff().into_dispatch()).as_ptr();
         assert_eq!(address(&through), address(&weight));
         let gradients = (through.clone() * through.clone() + through).sum().backward();
@@ -190,6 +190,6 @@ fn delivery_shares_the_buffer_sums_all_uses_and_leaves_the_leaf_empty() {
 #[test]
 fn an_untracked_weight_is_passed_through_and_its_sink_never_runs() {
     let x = leaf(&[1.0], [1], &tracked_devices()[0]);
-    let weight = deliver(plain(&[4.0], [1]), |_| panic!("no gradient is made for a constant"));
+    let weight = deliver(plain(&[4.0], [1]), None, |_| panic!("no gradient is made for a constant"));
     assert_eq!(gradient(&x, &(x.clone() * weight).sum().backward()), [4.0]);
 }
