@@ -14,6 +14,7 @@ pub mod simd;
 pub mod swiglu;
 #[cfg(test)]
 mod testing;
+pub mod vocab;
 
 pub use attention::{QkvLayout, attention, attention_cached};
 pub use burn;
@@ -24,6 +25,7 @@ pub use linear_cross_entropy::linear_cross_entropy;
 pub use rms_norm::rms_norm;
 pub use rotary::{RotaryTable, rotary};
 pub use swiglu::swiglu;
+pub use vocab::VocabShard;
 
 use autograd::HostTensor;
 use burn::tensor::Tensor;

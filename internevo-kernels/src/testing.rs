@@ -1,5 +1,6 @@
 //! What the tests of all operations share: fresh random inputs, comparison with f64, tensors and gradients. No kernels.
 
+use crate::VocabShard;
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -44,6 +45,13 @@ impl Random {
             ends.push((last + self.between(1, 150) as u32).min(total as u32));
         }
         ends
+    }
+
+    /// A vocabulary cut at random for `ranks` ranks, some of which may get nothing.
+    pub fn shards(&mut self, vocab: usize, ranks: usize) -> Vec<VocabShard> {
+        let mut cuts: Vec<_> = (1..ranks).map(|_| self.between(0, vocab)).chain([0, vocab]).collect();
+        cuts.sort_unstable();
+        cuts.windows(2).map(|pair| VocabShard::new(pair[0]..pair[1], vocab)).collect()
     }
 }
 

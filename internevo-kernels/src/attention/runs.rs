@@ -17,6 +17,12 @@ use std::ops::Range;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Runs(Vec<Range<usize>>);
 
+impl From<Range<usize>> for Runs {
+    fn from(run: Range<usize>) -> Self {
+        Self::new(std::iter::once(run))
+    }
+}
+
 impl Runs {
     /// The tokens of `runs`, one run after the other; empty ones are left out.
     ///

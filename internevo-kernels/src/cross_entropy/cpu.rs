@@ -35,6 +35,10 @@ impl Totals {
     }
 }
 
+/// What one row adds up to over words: the exponentials of logits minus the maximum, the logit of the label (0 if it is not
+/// among the words), and the logits themselves (0 without label smoothing).
+pub type RowSums = [f64; 3];
+
 /// The loss alone; reads the logits only.
 ///
 /// # Panics
@@ -49,11 +53,12 @@ pub fn forward(logits: &[f32], vocab: usize, labels: &[i32], options: Options) -
             let row = &logits[position * vocab..][..vocab];
             if labels[position] != IGNORE_INDEX {
                 let maximum = max(row);
-                *total = row_totals(row, labels[position] as usize, options, maximum, exp_sum(row, maximum));
+                let sums = row_sums(row, Some(labels[position] as usize), exp_sum(row, maximum), options);
+                *total = row_totals(maximum, sums, vocab, options);
             }
         }
     });
-    in_order(&rows)
+    in_order(rows)
 }
 
 /// The loss, turning `logits` into `scale` times the gradient of it. Rows without a label become zero.
@@ -63,19 +68,33 @@ pub fn forward(logits: &[f32], vocab: usize, labels: &[i32], options: Options) -
 pub fn forward_with_gradient(logits: &mut [f32], vocab: usize, labels: &[i32], options: Options) -> Totals {
     check(logits, vocab, labels);
     let mut rows = vec![Totals::default(); labels.len()];
-    let task = rows_per_task(vocab);
-    let mut parts: Vec<_> = logits.chunks_mut((task * vocab).max(1)).zip(rows.chunks_mut(task)).collect();
-    for_blocks(&mut parts, 1, |block, part| {
-        let (logits, totals) = &mut part[0];
-        for ((row, total), label) in logits.chunks_exact_mut(vocab).zip(totals.iter_mut()).zip(&labels[block * task..])
-        {
-            match *label {
-                IGNORE_INDEX => row.fill(0.0),
-                label => *total = gradient_row(row, label as usize, options),
-            }
+    for_rows(logits, vocab, &mut rows, |position, row, total| match labels[position] {
+        IGNORE_INDEX => row.fill(0.0),
+        label => {
+            let (label, maximum) = (Some(label as usize), max(row));
+            let sums = sums_in_place(row, label, maximum, options);
+            *total = row_totals(maximum, sums, vocab, options);
+            gradient_row(row, label, sums, vocab, options);
         }
     });
-    in_order(&rows)
+    in_order(rows)
+}
+
+/// Calls `f(position, row, out)` for the rows of `words` logits and their elements of `out`; for none if there are no words.
+pub(super) fn for_rows<T: Send>(
+    logits: &mut [f32],
+    words: usize,
+    out: &mut [T],
+    f: impl Fn(usize, &mut [f32], &mut T) + Sync,
+) {
+    let task = rows_per_task(words);
+    let mut parts: Vec<_> = logits.chunks_mut((task * words).max(1)).zip(out.chunks_mut(task)).collect();
+    for_blocks(&mut parts, 1, |block, part| {
+        let (logits, out) = &mut part[0];
+        for (i, (row, out)) in logits.chunks_exact_mut(words).zip(out.iter_mut()).enumerate() {
+            f(block * task + i, row, out);
+        }
+    });
 }
 
 fn check(logits: &[f32], vocab: usize, labels: &[i32]) {
@@ -83,37 +102,52 @@ fn check(logits: &[f32], vocab: usize, labels: &[i32]) {
     check_labels(labels, vocab);
 }
 
-fn in_order(rows: &[Totals]) -> Totals {
+pub(super) fn in_order(rows: impl IntoIterator<Item = Totals>) -> Totals {
     let mut total = Totals::default();
-    rows.iter().for_each(|row| total.add(*row));
+    rows.into_iter().for_each(|row| total.add(row));
     total
 }
 
-fn row_totals(row: &[f32], label: usize, options: Options, maximum: f32, exponentials: f32) -> Totals {
-    let log_sum_exp = f64::from(maximum) + f64::from(exponentials).ln();
-    let nll = log_sum_exp - f64::from(row[label]);
-    let smoothing = options.label_smoothing;
-    let even = if smoothing > 0.0 { log_sum_exp - f64::from(sum(row)) / row.len() as f64 } else { 0.0 };
-    let loss = (1.0 - smoothing) * nll + smoothing * even;
-    Totals { loss, nll, labelled: 1, correct: usize::from(row[label] >= maximum) }
+/// The sums of a row whose exponentials sum to `exponentials`. `label` is the label's place in the row, if it is there.
+fn row_sums(row: &[f32], label: Option<usize>, exponentials: f32, options: Options) -> RowSums {
+    let logit = label.map_or(0.0, |label| f64::from(row[label]));
+    let logits = if options.label_smoothing > 0.0 { f64::from(sum(row)) } else { 0.0 };
+    [f64::from(exponentials), logit, logits]
 }
 
-fn gradient_row(row: &mut [f32], label: usize, options: Options) -> Totals {
-    let maximum = max(row);
-    let totals_of = |row: &[f32], exponentials| row_totals(row, label, options, maximum, exponentials);
-    // The totals need the logits, which the exponentials overwrite; they depend on the sum through the logarithm only.
-    let before = totals_of(row, 1.0);
-    let exponentials = exponentials_in_place(row, maximum);
-    let log = f64::from(exponentials).ln();
+/// The sums of a row, which becomes exponentials relative to `maximum`.
+pub(super) fn sums_in_place(row: &mut [f32], label: Option<usize>, maximum: f32, options: Options) -> RowSums {
+    let [_, logit, logits] = row_sums(row, label, 0.0, options);
+    [f64::from(exponentials_in_place(row, maximum)), logit, logits]
+}
+
+/// Loss and counts of a labelled row, from its maximum and sums over the whole vocabulary.
+pub(super) fn row_totals(
+    maximum: f32,
+    [exponentials, logit, logits]: RowSums,
+    vocab: usize,
+    options: Options,
+) -> Totals {
+    let log_sum_exp = f64::from(maximum) + exponentials.ln();
+    let nll = log_sum_exp - logit;
+    let smoothing = options.label_smoothing;
+    let even = if smoothing > 0.0 { log_sum_exp - logits / vocab as f64 } else { 0.0 };
+    let loss = (1.0 - smoothing) * nll + smoothing * even;
+    Totals { loss, nll, labelled: 1, correct: usize::from(logit >= f64::from(maximum)) }
+}
+
+/// Turns the exponentials of a row into `scale` times the gradient of its loss, from its sums over the whole vocabulary.
+pub(super) fn gradient_row(row: &mut [f32], label: Option<usize>, sums: RowSums, vocab: usize, options: Options) {
     let (scale, smoothing) = (options.scale, options.label_smoothing);
-    let even = smoothing / row.len() as f64;
-    affine_in_place(row, (scale / f64::from(exponentials)) as f32, (-scale * even) as f32);
-    row[label] -= (scale * (1.0 - smoothing)) as f32;
-    Totals { loss: before.loss + log, nll: before.nll + log, ..before }
+    let even = smoothing / vocab as f64;
+    affine_in_place(row, (scale / sums[0]) as f32, (-scale * even) as f32);
+    if let Some(label) = label {
+        row[label] -= (scale * (1.0 - smoothing)) as f32;
+    }
 }
 
 multiversion! {
-    fn max<const FMA>(row: &[f32]) -> f32 {
+    pub(super) fn max<const FMA>(row: &[f32]) -> f32 {
         let _ = FMA;
         max_row(row)
     }

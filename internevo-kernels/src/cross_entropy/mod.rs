@@ -3,6 +3,7 @@
 
 pub mod cpu;
 pub(crate) mod op;
+pub mod parallel;
 pub mod reference;
 
 pub use op::cross_entropy;

@@ -1,6 +1,7 @@
 //! Cross-entropy against f64 and burn.
 
-use super::{IGNORE_INDEX, cross_entropy, reference};
+use super::cpu::{self, Options};
+use super::{IGNORE_INDEX, cross_entropy, parallel, reference};
 use crate::KernelSet::{Fused, Reference};
 use crate::testing::*;
 
@@ -79,4 +80,58 @@ fn a_label_outside_the_vocabulary_is_named() {
 #[should_panic(expected = "label -1 at position 0 is outside 0..5")]
 fn a_negative_label_other_than_the_ignore_index_is_named() {
     cross_entropy(Reference, plain(&[0.0; 10], [2, 5]), &[-1, 0], 0.0, 1.0);
+}
+
+#[test]
+fn phases_over_a_shared_vocabulary_agree_with_f64_and_give_one_result_on_all_ranks() {
+    let mut random = Random::fresh();
+    for (ranks, label_smoothing) in (1..=4).flat_map(|ranks| [(ranks, 0.0), (ranks, 0.1)]) {
+        let (tokens, vocab) = (random.between(1, 60), random.between(2, 300));
+        let options = Options { label_smoothing, scale: 0.5 };
+        let (x, labels) = (random.values(tokens * vocab), labels(&mut random, tokens, vocab));
+        let x: Vec<f32> = x.iter().map(|x| x * 5.0).collect();
+        let (loss, nll) = reference::forward(&wide(&x), vocab, &labels, label_smoothing);
+        let exact = reference::backward(&wide(&x), vocab, &labels, label_smoothing);
+
+        let shards = random.shards(vocab, ranks);
+        let mut start = 0;
+        let mut logits: Vec<Vec<f32>> = Vec::new();
+        for shard in &shards {
+            logits.push(x.chunks_exact(vocab).flat_map(|row| &row[start..start + shard.words()]).copied().collect());
+            start += shard.words();
+        }
+        let maxima = logits.iter().zip(&shards).map(|(logits, shard)| parallel::local_max(logits, shard, &labels));
+        let maxima = maxima.reduce(|a, b| a.iter().zip(b).map(|(a, b)| a.max(b)).collect()).unwrap();
+        let ranks = logits.iter_mut().zip(&shards);
+        let sums = ranks.map(|(logits, shard)| parallel::local_sums(logits, shard, &labels, &maxima, options));
+        let sums = sums
+            .collect::<Vec<_>>()
+            .into_iter()
+            .reduce(|a, b| a.iter().zip(b).map(|(a, b)| [a[0] + b[0], a[1] + b[1], a[2] + b[2]]).collect());
+        let sums = sums.unwrap();
+        let totals = parallel::totals(&labels, &maxima, &sums, vocab, options);
+        assert_close("loss", &[totals.loss as f32], &[loss]);
+        assert_close("nll", &[totals.nll as f32], &[nll]);
+        assert_eq!(
+            (totals.correct, totals.labelled),
+            (hits(&x, vocab, &labels), labels.iter().filter(|l| **l >= 0).count())
+        );
+        let mut gradient = vec![0.0; x.len()];
+        let mut start = 0;
+        for (mut logits, shard) in logits.into_iter().zip(&shards) {
+            parallel::gradient_in_place(&mut logits, shard, &labels, &sums, options);
+            let words = shard.words();
+            for (row, local) in gradient.chunks_exact_mut(vocab).zip(logits.chunks_exact(words.max(1))) {
+                row[start..start + words].copy_from_slice(local);
+            }
+            start += words;
+        }
+        assert_close("dlogits", &gradient, &exact.iter().map(|g| g * 0.5).collect::<Vec<_>>());
+        if shards.len() == 1 {
+            let mut whole = x.clone();
+            assert_eq!(cpu::forward_with_gradient(&mut whole, vocab, &labels, options), totals);
+            assert!(bits(&whole) == bits(&gradient));
+            assert_eq!(cpu::forward(&x, vocab, &labels, options), totals);
+        }
+    }
 }

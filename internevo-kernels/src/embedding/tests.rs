@@ -43,3 +43,23 @@ fn the_reference_gradient_is_a_derivative() {
 fn a_token_outside_the_table_is_named() {
     embedding(Fused, plain(&[0.0; 14], [7, 2]), &[0, 6, 7]);
 }
+
+#[test]
+fn shards_of_the_table_add_up_to_the_embedding_and_hold_the_rows_of_its_gradient() {
+    let mut random = Random::fresh();
+    for ranks in 1..=4 {
+        let (vocab, width, tokens) = (random.between(1, 40), random.between(1, 50), random.between(1, 200));
+        let ids: Vec<u32> = (0..tokens).map(|_| random.between(0, vocab - 1) as u32).collect();
+        let (table, dy) = (random.values(vocab * width), random.values(tokens * width));
+        let (mut sum, mut gradient) = (vec![0.0; tokens * width], Vec::new());
+        for shard in random.shards(vocab, ranks) {
+            let rows = gradient.len()..gradient.len() + shard.words() * width;
+            let part = cpu::forward_shard(&table[rows], &shard, width, &ids);
+            sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+            gradient.extend(cpu::backward_shard(&shard, width, &ids, &dy));
+        }
+        assert_eq!(sum, cpu::forward(&table, width, &ids));
+        assert!(bits(&gradient) == bits(&cpu::backward(vocab, width, &ids, &dy)));
+        assert_close("dW", &gradient, &reference::backward(vocab, width, &ids, &wide(&dy)));
+    }
+}

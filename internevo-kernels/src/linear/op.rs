@@ -31,8 +31,7 @@ pub fn linear(set: KernelSet, x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 /// [`linear`] that forgets the operands named in `recalled` after the forward: same result, same gradients.
 ///
 /// The backward calls each closure at most once, the weight's before the input's, and drops what it gave right after the
-/// product. A recalled operand is f32; under [`KernelSet::Reference`] it is cast to the type of the gradient, and autodiff
-/// tensors must live on Flex.
+/// product. Under [`KernelSet::Reference`] that is cast to the operand's float type, and autodiff tensors must live on Flex.
 ///
 /// # Panics
 /// If the inner dimensions differ, or, in the backward, if a closure gives a tensor of another size.
@@ -45,28 +44,28 @@ pub fn linear_recalled(set: KernelSet, x: Tensor<2>, weight: Tensor<2>, recalled
     }
     let shape = Shape { tokens, d_in, d_out };
     let (function, [x, weight]) = Function::enter([x.into(), weight.into()]);
-    let operand = |tensor| match fused {
+    let plain = |tensor| match fused {
         true => HostTensor::new(tensor).into_tensor::<2>(),
         false => Tensor::from_dispatch(tensor),
     };
-    let (x, weight) = (operand(x), operand(weight));
+    let (x, weight) = (plain(x), plain(weight));
     let y = match fused {
         true => from_host(cpu::forward(shape, &host(&x), &host(&weight)), [tokens, d_out]),
         false => x.clone().matmul(weight.clone().transpose()),
     };
     let [x_tracked, weight_tracked] = function.tracked();
-    let x = weight_tracked.then(|| Operand::new(x, recalled.input));
-    let weight = x_tracked.then(|| Operand::new(weight, recalled.weight));
+    let x = weight_tracked.then(|| operand(x, recalled.input));
+    let weight = x_tracked.then(|| operand(weight, recalled.weight));
     function.finish(y, move |dy: Tensor<2>, [x_needed, weight_needed]| {
         let dx = x_needed.then(|| {
-            let weight = weight.expect("kept because x is tracked").get([d_out, d_in], &dy);
+            let weight = weight.expect("made because x is tracked")();
             match fused {
                 true => from_host(cpu::backward_input(shape, &host(&dy), &host(&weight)), [tokens, d_in]),
                 false => dy.clone().matmul(weight),
             }
         });
         let dw = weight_needed.then(|| {
-            let x = x.expect("kept because the weight is tracked").get([tokens, d_in], &dy);
+            let x = x.expect("made because the weight is tracked")();
             match fused {
                 true => from_host(cpu::backward_weight(shape, &host(&dy), &host(&x)), [d_out, d_in]),
                 false => dy.transpose().matmul(x),
@@ -76,28 +75,15 @@ pub fn linear_recalled(set: KernelSet, x: Tensor<2>, weight: Tensor<2>, recalled
     })
 }
 
-/// An operand as the backward finds it.
-enum Operand {
-    Saved(Tensor<2>),
-    Recalled(Recall),
-}
-
-impl Operand {
-    fn new(tensor: Tensor<2>, recall: Option<Recall>) -> Self {
-        recall.map_or(Self::Saved(tensor), Self::Recalled)
-    }
-
-    /// The operand, in the float type of `like` where it is recalled.
-    fn get(self, shape: [usize; 2], like: &Tensor<2>) -> Tensor<2> {
-        match self {
-            Self::Saved(tensor) => tensor,
-            Self::Recalled(recall) => {
-                let host = recall();
-                assert_eq!(host.len(), shape[0] * shape[1], "linear: elements of a recalled operand {shape:?}");
-                host.into_tensor::<2>().reshape(shape).cast(like.dtype())
-            }
-        }
-    }
+/// How the backward gets an operand: saved here, or asked for again.
+fn operand(tensor: Tensor<2>, recall: Option<Recall>) -> Box<dyn FnOnce() -> Tensor<2> + Send> {
+    let Some(recall) = recall else { return Box::new(|| tensor) };
+    let (shape, dtype) = (tensor.dims(), tensor.dtype());
+    Box::new(move || {
+        let host = recall();
+        assert_eq!(host.len(), shape[0] * shape[1], "linear: elements of a recalled operand {shape:?}");
+        host.into_tensor::<2>().reshape(shape).cast(dtype)
+    })
 }
 
 fn host(tensor: &Tensor<2>) -> HostTensor {

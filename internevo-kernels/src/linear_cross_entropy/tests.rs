@@ -1,13 +1,14 @@
 //! The fused head against f64, against its two halves, and across chunks.
 
-use super::cpu::{Wanted, chunk_rows, forward};
+use super::cpu::{Outcome, Reduction, Wanted, chunk_rows, forward, forward_parallel};
 use super::linear_cross_entropy;
 use crate::KernelSet::{Fused, Reference};
 use crate::autograd::HostTensor;
 use crate::cross_entropy::cpu::Options;
 use crate::linear::cpu::Shape;
 use crate::testing::*;
-use crate::{IGNORE_INDEX, cross_entropy, linear};
+use crate::{IGNORE_INDEX, VocabShard, cross_entropy, linear};
+use std::sync::{Barrier, Mutex};
 
 /// f64 loss, `d_hidden` and `d_weight` of the unscaled loss.
 fn exact(shape: Shape, hidden: &[f32], weight: &[f32], labels: &[i32], smoothing: f64) -> (f64, Vec<f64>, Vec<f64>) {
@@ -98,4 +99,89 @@ fn the_weight_and_the_hidden_states_are_free_again_after_the_forward() {
     // Written in place if and only if nobody else holds the buffer.
     assert_eq!([weight.make_mut().as_ptr(), states.make_mut().as_ptr()], addresses);
     assert!(outputs.iter().all(|output| output.loss_sum.is_tracked()));
+}
+
+/// Combines what rank threads bring, in the order of ranks.
+struct Meeting {
+    parts: Mutex<Vec<Vec<f64>>>,
+    barrier: Barrier,
+}
+
+impl Meeting {
+    fn of(ranks: usize) -> Self {
+        Self { parts: Mutex::new(vec![Vec::new(); ranks]), barrier: Barrier::new(ranks) }
+    }
+
+    fn combine(&self, rank: usize, values: Vec<f64>, f: fn(f64, f64) -> f64) -> Vec<f64> {
+        self.parts.lock().unwrap()[rank] = values;
+        self.barrier.wait();
+        let parts = self.parts.lock().unwrap().clone();
+        // Nobody brings the next part before all have read this one.
+        self.barrier.wait();
+        parts.into_iter().reduce(|a, b| a.iter().zip(b).map(|(a, b)| f(*a, b)).collect()).unwrap()
+    }
+
+    fn reduce(&self, rank: usize, reduction: Reduction<'_>) -> Result<(), String> {
+        match reduction {
+            Reduction::Max(values) => {
+                let all = self.combine(rank, wide(values), f64::max);
+                values.iter_mut().zip(all).for_each(|(value, all)| *value = all as f32);
+            }
+            Reduction::Sum(values) => {
+                let all = self.combine(rank, values.to_vec(), |a, b| a + b);
+                values.copy_from_slice(&all);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn ranks_that_share_the_vocabulary_agree_with_f64_over_several_chunks() {
+    let mut random = Random::fresh();
+    for (ranks, smoothing) in [(1, 0.1), (2, 0.0), (3, 0.1), (4, 0.1)] {
+        let (tokens, vocab, width) = (random.between(65, 200), random.between(3, 90), random.between(2, 20));
+        let shape = Shape { tokens, d_in: width, d_out: vocab };
+        let (hidden, weight) = (random.values(tokens * width), random.values(vocab * width));
+        let labels: Vec<i32> =
+            (0..tokens).map(|t| if t % 5 == 2 { IGNORE_INDEX } else { random.between(0, vocab - 1) as i32 }).collect();
+        let (loss, dx, dw) = exact(shape, &hidden, &weight, &labels, smoothing);
+        let options = Options { label_smoothing: smoothing, scale: 1.0 };
+        let (shards, meeting) = (random.shards(vocab, ranks), Meeting::of(ranks));
+        println!("{shape:?} {shards:?}");
+        let outcomes: Vec<Outcome> = std::thread::scope(|scope| {
+            let mut start = 0;
+            let threads = shards.iter().enumerate().map(|(rank, shard)| {
+                let rows = &weight[start..start + shard.words() * width];
+                start += rows.len();
+                let (hidden, labels, meeting) = (&hidden, &labels, &meeting);
+                scope.spawn(move || {
+                    let wanted = Wanted { hidden: true, weight: true };
+                    let mut reduce = |reduction: Reduction<'_>| meeting.reduce(rank, reduction);
+                    forward_parallel(hidden, rows, width, shard, labels, options, wanted, 64, &mut reduce).unwrap()
+                })
+            });
+            threads.collect::<Vec<_>>().into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(outcomes.iter().all(|outcome| outcome.totals == outcomes[0].totals));
+        assert_close("loss", &[outcomes[0].totals.loss as f32], &[loss]);
+        let d_weight: Vec<f32> = outcomes.iter().flat_map(|outcome| outcome.d_weight.clone().unwrap()).collect();
+        assert_close("d_weight", &d_weight, &dw);
+        let parts = outcomes.into_iter().map(|outcome| outcome.d_hidden.unwrap());
+        let d_hidden = parts.reduce(|a, b| a.iter().zip(b).map(|(a, b)| a + b).collect()).unwrap();
+        assert_close("d_hidden", &d_hidden, &dx);
+    }
+}
+
+#[test]
+fn a_failed_reduction_ends_the_work_with_its_error() {
+    let (shard, options) = (VocabShard::new(0..2, 4), Options { label_smoothing: 0.0, scale: 1.0 });
+    let mut calls = 0;
+    let mut reduce = |reduction: Reduction<'_>| {
+        calls += 1;
+        if matches!(reduction, Reduction::Sum(_)) { Err("a rank is gone") } else { Ok(()) }
+    };
+    let wanted = Wanted { hidden: true, weight: false };
+    let outcome = forward_parallel(&[1.0; 6], &[1.0; 6], 3, &shard, &[0, 3], options, wanted, 1, &mut reduce);
+    assert_eq!((outcome.err(), calls), (Some("a rank is gone"), 2));
 }

@@ -31,7 +31,7 @@ pub fn backward(saved: Saved<'_>, layout: QkvLayout, cu_seqlens: &[u32], d_outpu
     check(saved, layout, tokens, d_output);
     let mut d_qkv = vec![0.0; saved.qkv.len()];
     let shared = SharedMut::new(&mut d_qkv);
-    let all = Runs::new([0..tokens]);
+    let all = Runs::from(0..tokens);
     let group =
         |group| Group { strips: group_strips(saved.qkv, layout, group), targets: group_strips(shared, layout, group) };
     run(Pass { layout, saved, d_output }, &Plan::new(layout, &all, &all, cu_seqlens), group);

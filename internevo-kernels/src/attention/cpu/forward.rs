@@ -19,7 +19,7 @@ pub fn forward(qkv: &[f32], layout: QkvLayout, cu_seqlens: &[u32]) -> (Vec<f32>,
     let tokens = cu_seqlens.last().map_or(0, |end| *end as usize);
     check_segments(cu_seqlens, tokens);
     assert_eq!(qkv.len(), tokens * layout.qkv_width(), "attention: {tokens} tokens of {layout:?}");
-    let all = Runs::new([0..tokens]);
+    let all = Runs::from(0..tokens);
     let mut state = PartialAttention::new(tokens, layout);
     let plan = Plan::new(layout, &all, &all, cu_seqlens);
     run(layout, &plan, |group| group_strips(qkv, layout, group), &mut state);
@@ -42,8 +42,8 @@ pub fn forward_cached(q: &[f32], k: &[f32], v: &[f32], layout: QkvLayout) -> Vec
         [Strip { data: q, offset: group * group_width, stride: layout.output_width() }, cached(k), cached(v)]
     };
     let mut state = PartialAttention::new(queries, layout);
-    let newest = Runs::new([keys - queries..keys]);
-    let plan = Plan::new(layout, &newest, &Runs::new([0..keys]), &[0, keys as u32]);
+    let newest = Runs::from(keys - queries..keys);
+    let plan = Plan::new(layout, &newest, &Runs::from(0..keys), &[0, keys as u32]);
     run(layout, &plan, strips, &mut state);
     state.output
 }

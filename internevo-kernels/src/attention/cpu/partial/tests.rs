@@ -122,7 +122,7 @@ fn one_run_of_all_tokens_has_the_bits_of_attention_in_one_piece() {
     let mut random = Random::fresh();
     let layout = QkvLayout { kv_heads: 2, q_per_kv: 3, head_dim: 24 };
     let batch = Batch::random(&mut random, layout, 700);
-    let (output, gradient) = batch.in_a_ring(&[Runs::new([0..700])]);
+    let (output, gradient) = batch.in_a_ring(&[Runs::from(0..700)]);
     let (whole, log_sum_exp) = forward(&batch.qkv, layout, &batch.cu_seqlens);
     assert!(bits(&output) == bits(&whole));
     let saved = Saved { qkv: &batch.qkv, output: &whole, log_sum_exp: &log_sum_exp };
@@ -147,7 +147,7 @@ fn a_query_that_has_seen_no_key_stays_zero_until_it_sees_one() {
     let mut random = Random::fresh();
     let layout = QkvLayout { kv_heads: 1, q_per_kv: 2, head_dim: 5 };
     let batch = Batch { cu_seqlens: vec![0, 40], ..Batch::random(&mut random, layout, 40) };
-    let (all, late, early) = (Runs::new([0..40]), Runs::new([25..40]), Runs::new([0..25]));
+    let (all, late, early) = (Runs::from(0..40), Runs::from(25..40), Runs::from(0..25));
     let kv = |runs: &Runs| pack_kv(&rows_of(&batch.qkv, runs, layout.qkv_width()), layout);
     let queries = Held { data: &batch.qkv, runs: &all };
     let mut state = PartialAttention::new(40, layout);
@@ -164,7 +164,7 @@ fn a_query_that_has_seen_no_key_stays_zero_until_it_sees_one() {
 #[test]
 fn pairs_that_see_nothing_of_each_other_are_no_work() {
     let layout = QkvLayout { kv_heads: 1, q_per_kv: 1, head_dim: 4 };
-    let plan = |queries, keys| Plan::new(layout, &Runs::new([queries]), &Runs::new([keys]), &[0, 100, 200]);
+    let plan = |queries, keys| Plan::new(layout, &Runs::from(queries), &Runs::from(keys), &[0, 100, 200]);
     assert!(plan(0..50, 50..100).blocks.is_empty(), "keys after all queries");
     assert!(plan(100..200, 0..100).blocks.is_empty(), "keys of another segment");
     let plan = plan(50..200, 90..110);
@@ -193,7 +193,7 @@ fn runs_that_overlap_are_named() {
 #[should_panic(expected = "rows of token 9 in a micro-batch of 5")]
 fn runs_beyond_the_micro_batch_are_named() {
     let layout = QkvLayout { kv_heads: 1, q_per_kv: 1, head_dim: 1 };
-    let runs = Runs::new([8..10]);
+    let runs = Runs::from(8..10);
     let (queries, kv) = (Held { data: &[0.0; 6], runs: &runs }, Held { data: &[0.0; 4], runs: &runs });
     PartialAttention::new(2, layout).accumulate(queries, kv, layout, &[0, 5]);
 }
