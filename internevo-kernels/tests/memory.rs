@@ -51,8 +51,9 @@ fn bytes(recomputed: bool, device: &Device) -> (usize, usize) {
     let before = LIVE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     let y = weights.iter().cloned().fold(x.clone(), |x, weights| {
-        let f =
-            move |x, recording: Recording| block(x, weights.clone().map(|weight| deliver(recording.of(weight), None, drop)));
+        let f = move |x, recording: Recording| {
+            block(x, weights.clone().map(|weight| deliver(recording.of(weight), None, drop)))
+        };
         if recomputed { recompute(x, f) } else { f(x, Recording::On) }
     });
     let forward = LIVE.load(Ordering::Relaxed) - before;

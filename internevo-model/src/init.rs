@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use internevo_core::rng::CounterRng;
+use internevo_parallel::state::LocalTable;
 use rayon::prelude::*;
 
 use crate::spec::{Init, ModelSpec, Parameter, param_table};
@@ -60,6 +61,18 @@ pub fn initial_slice(spec: &ModelSpec, seed: u64, range: Range<usize>) -> Vec<f3
         }
     }
     out
+}
+
+/// One rank's local vector: the elements of each parameter that `table` says it holds; padding is zero.
+pub fn initial_local(spec: &ModelSpec, seed: u64, table: &LocalTable) -> Vec<f32> {
+    let mut local = vec![0.0; table.total()];
+    for (parameter, held) in param_table(spec).iter().zip(table.params()) {
+        for run in held.slab.runs(&held.flat) {
+            let at = held.offset + run.local - held.flat.start;
+            draw_into(parameter, seed, run.global, &mut local[at..at + run.len]);
+        }
+    }
+    local
 }
 
 fn value(init: Init, rng: &CounterRng, index: u64) -> f32 {

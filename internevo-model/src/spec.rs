@@ -4,11 +4,12 @@
 //! Not here: drawing the initial values ([`crate::init`]) and the tensors themselves ([`crate::decoder`]).
 
 use internevo_core::{
-    config::ModelConfig,
+    config::{ModelConfig, ParallelConfig},
     flops::{self, ModelShape},
+    layout::ParallelLayout,
 };
 use internevo_kernels::KernelSet;
-use internevo_parallel::ParamSpec;
+use internevo_parallel::{ParamSpec, StatePlan, Strategy, state::LocalTable, strategy::Role};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
@@ -276,6 +277,38 @@ pub fn param_table(spec: &ModelSpec) -> Vec<Parameter> {
 /// The table in the form that the optimizer and the checkpoints take.
 pub fn param_specs(spec: &ModelSpec) -> Vec<ParamSpec> {
     param_table(spec).into_iter().map(|p| ParamSpec { name: p.name, shape: p.shape, decay: p.decay }).collect()
+}
+
+/// What a parameter is to the strategies of tensor parallelism.
+pub fn role(name: &str) -> Role {
+    match name {
+        "tok_embeddings.weight" => Role::Embedding,
+        "output.weight" => Role::Head,
+        _ if name.ends_with("norm.weight") => Role::Norm,
+        _ if name.ends_with("wo.weight") || name.ends_with("w2.weight") => Role::Row,
+        _ => Role::Column,
+    }
+}
+
+/// Who holds what of a model: its parameters divided as `strategy` and `layout` say. `bucket_bytes` is
+/// `hybrid_zero_optimizer.reduce_bucket_size`.
+pub fn state_plan(
+    spec: &ModelSpec,
+    strategy: &dyn Strategy,
+    layout: &ParallelLayout,
+    bucket_bytes: usize,
+) -> StatePlan {
+    let specs = param_specs(spec);
+    let splits = specs.iter().map(|s| strategy.split(role(&s.name))).collect();
+    let plan = StatePlan::new(specs, splits, strategy.splits_tokens(), layout.clone(), bucket_bytes);
+    plan.expect("parameters have different names")
+}
+
+/// The table of a rank that holds everything: parameters one after the other.
+pub(crate) fn whole_table(spec: &ModelSpec) -> LocalTable {
+    let layout = ParallelLayout::new(&ParallelConfig::default(), 1).expect("one rank is a layout");
+    let plan = StatePlan::replicated(param_specs(spec), layout, usize::MAX).expect("parameters have different names");
+    plan.table(0).expect("parameters have different names")
 }
 
 struct TableBuilder {

@@ -4,7 +4,7 @@ pub mod cpu;
 mod op;
 pub mod reference;
 
-pub use op::embedding;
+pub use op::{embedding, embedding_shard};
 
 #[cfg(test)]
 mod tests;

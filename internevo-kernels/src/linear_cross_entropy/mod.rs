@@ -4,7 +4,7 @@
 pub mod cpu;
 mod op;
 
-pub use op::linear_cross_entropy;
+pub use op::{linear_cross_entropy, linear_cross_entropy_shard};
 
 #[cfg(test)]
 mod tests;

@@ -3,19 +3,32 @@
 //! Not here: the attention and rotary kernels themselves (internevo-kernels).
 
 use burn::{module::Module, tensor::Tensor};
-use internevo_kernels::{KernelSet, QkvLayout, RotaryTable, attention, attention_cached, rotary};
+use internevo_core::batch::PackedBatch;
+use internevo_kernels::{KernelSet, QkvLayout, RotaryTable, attention::Runs, attention_cached, rotary};
+use internevo_parallel::strategy::Region;
 
-use super::weights::{FlatReader, Matrix};
+use super::{
+    execution::Step,
+    weights::{LocalReader, Matrix},
+};
 use crate::{generate::LayerCache, spec::ModelSpec};
 
-/// Where each token of a packed batch stands.
-pub struct Packing<'a> {
-    /// Segment boundaries, first 0, last `T`.
-    pub cu_seqlens: &'a [u32],
-    /// Position inside the segment, `[T]`.
-    pub positions: &'a [u32],
+/// Where the tokens of a packed micro-batch stand.
+#[derive(Clone, Debug)]
+pub(super) struct Packing {
+    /// Segment boundaries of the whole micro-batch, first 0, last `T`.
+    pub(super) cu_seqlens: Vec<u32>,
+    /// Position inside its segment of each token that this rank's `qkv` has.
+    pub(super) positions: Vec<u32>,
     /// Rotary angles of every position in use.
-    pub rotary: &'a RotaryTable,
+    pub(super) rotary: RotaryTable,
+}
+
+impl Packing {
+    pub(super) fn new(batch: &PackedBatch, region: &Runs, rotary: &RotaryTable) -> Self {
+        let positions = region.tokens().map(|token| batch.position_ids[token]).collect();
+        Self { cu_seqlens: batch.cu_seqlens.clone(), positions, rotary: rotary.clone() }
+    }
 }
 
 /// Rows of `wqkv`: for each key/value head its query heads, then its key, then its value (InternLM2 report, 2.2).
@@ -28,24 +41,34 @@ pub struct Attention {
 }
 
 impl Attention {
-    pub(super) fn take(spec: &ModelSpec, source: &mut FlatReader<'_>) -> Self {
+    pub(super) fn take(spec: &ModelSpec, source: &mut LocalReader<'_>) -> Self {
         Self {
-            wqkv: Matrix::take([spec.qkv_rows(), spec.hidden], source),
-            wo: Matrix::take([spec.hidden, spec.heads * spec.head_dim], source),
+            wqkv: Matrix::take(source),
+            wo: Matrix::take(source),
             layout: QkvLayout { kv_heads: spec.kv_heads, q_per_kv: spec.q_per_kv(), head_dim: spec.head_dim },
         }
     }
 
-    pub(super) fn refill(&mut self, source: &mut FlatReader<'_>) {
+    pub(super) fn refill(&mut self, source: &mut LocalReader<'_>) {
         self.wqkv.refill(source);
         self.wo.refill(source);
     }
 
-    /// `x [T, hidden]` to the same shape; causal inside each segment.
-    pub fn forward(&self, set: KernelSet, x: Tensor<2>, packing: &Packing<'_>) -> Tensor<2> {
-        let qkv = self.wqkv.apply(set, x);
-        let qkv = rotary(set, qkv, self.layout, packing.positions, packing.rotary);
-        self.wo.apply(set, attention(set, qkv, self.layout, packing.cu_seqlens))
+    pub(super) fn matrices(&self) -> [&Matrix; 2] {
+        [&self.wqkv, &self.wo]
+    }
+
+    /// The input of a region to what its heads attended to, `[region, H · D]`; causal inside each segment.
+    pub(super) fn attend(&self, step: &Step, region: &Region, packing: &Packing) -> Tensor<2> {
+        let (set, strategy) = (step.on.kernels, &step.on.strategy);
+        let layout = strategy.heads(self.layout);
+        let qkv = rotary(set, self.wqkv.column(step, region), layout, &packing.positions, &packing.rotary);
+        strategy.attend(set, qkv, layout, &packing.cu_seqlens)
+    }
+
+    /// What the heads attended to, to this rank's part of the region's output.
+    pub(super) fn project(&self, step: &Step, attended: Tensor<2>) -> Tensor<2> {
+        self.wo.row(step, attended)
     }
 
     /// `x [T, hidden]`, the tokens after those in `cache`, which then holds them too. Inference only.

@@ -1,12 +1,16 @@
 //! One pre-norm decoder block.
 
+use std::sync::Arc;
+
 use burn::{module::Module, tensor::Tensor};
-use internevo_kernels::{KernelSet, RotaryTable};
+use internevo_core::config::Recompute;
+use internevo_kernels::{KernelSet, RotaryTable, autograd::recompute};
 
 use super::{
     attention::{Attention, Packing},
+    execution::Step,
     feed_forward::FeedForward,
-    weights::{FlatReader, Norm},
+    weights::{LocalReader, Matrix, Norm},
 };
 use crate::{generate::LayerCache, spec::ModelSpec};
 
@@ -20,30 +24,57 @@ pub struct Block {
 }
 
 impl Block {
-    pub(super) fn take(spec: &ModelSpec, source: &mut FlatReader<'_>) -> Self {
+    pub(super) fn take(spec: &ModelSpec, source: &mut LocalReader<'_>) -> Self {
         Self {
-            attention_norm: Norm::take(spec.hidden, spec.eps, source),
+            attention_norm: Norm::take(spec.eps, source),
             attention: Attention::take(spec, source),
-            ffn_norm: Norm::take(spec.hidden, spec.eps, source),
-            feed_forward: FeedForward::take(spec, source),
+            ffn_norm: Norm::take(spec.eps, source),
+            feed_forward: FeedForward::take(source),
         }
     }
 
-    pub(super) fn refill(&mut self, source: &mut FlatReader<'_>) {
+    pub(super) fn refill(&mut self, source: &mut LocalReader<'_>) {
         self.attention_norm.refill(source);
         self.attention.refill(source);
         self.ffn_norm.refill(source);
         self.feed_forward.refill(source);
     }
 
-    /// `x [T, hidden]` to the same shape.
-    pub fn forward(&self, set: KernelSet, x: Tensor<2>, packing: &Packing<'_>) -> Tensor<2> {
-        let normed = self.attention_norm.apply(set, x.clone());
-        let x = x + self.attention.forward(set, normed, packing);
-        self.add_feed_forward(set, x)
+    pub(super) fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        self.attention.matrices().into_iter().chain(self.feed_forward.matrices())
     }
 
-    /// The same for the tokens after those in `cache`. Inference only.
+    /// This rank's residual stream to the same shape, keeping all activations for the backward pass, or those that
+    /// `recomputes` and the execution leave.
+    pub(super) fn forward(&self, step: &Step, x: Tensor<2>, packing: &Arc<Packing>, recomputes: bool) -> Tensor<2> {
+        if !recomputes {
+            return self.run(step, x, packing);
+        }
+        let (block, step, packing) = (self.clone(), step.clone(), packing.clone());
+        recompute(x, move |x, recording| block.run(&step.again(recording), x, &packing))
+    }
+
+    fn run(&self, step: &Step, x: Tensor<2>, packing: &Arc<Packing>) -> Tensor<2> {
+        let strategy = &step.on.strategy;
+        let attended = match step.on.recompute {
+            Recompute::Selective => {
+                let (block, again, packing) = (self.clone(), step.clone(), packing.clone());
+                recompute(x.clone(), move |x, recording| block.attend(&again.again(recording), x, &packing))
+            }
+            _ => self.attend(step, x.clone(), packing),
+        };
+        let x = x + strategy.leave(self.attention.project(step, attended));
+        let region = strategy.enter(self.ffn_norm.run(step, x.clone()));
+        x + strategy.leave(self.feed_forward.run(step, &region))
+    }
+
+    /// From the residual stream to what the heads attended to.
+    fn attend(&self, step: &Step, x: Tensor<2>, packing: &Packing) -> Tensor<2> {
+        let region = step.on.strategy.enter(self.attention_norm.run(step, x));
+        self.attention.attend(step, &region, packing)
+    }
+
+    /// The tokens after those in `cache`, on a rank that holds everything. Inference only.
     pub fn forward_cached(
         &self,
         set: KernelSet,
@@ -54,11 +85,7 @@ impl Block {
     ) -> Tensor<2> {
         let normed = self.attention_norm.apply(set, x.clone());
         let x = x + self.attention.forward_cached(set, normed, positions, table, cache);
-        self.add_feed_forward(set, x)
-    }
-
-    fn add_feed_forward(&self, set: KernelSet, x: Tensor<2>) -> Tensor<2> {
         let normed = self.ffn_norm.apply(set, x.clone());
-        x + self.feed_forward.forward(set, normed)
+        x + self.feed_forward.infer(set, normed)
     }
 }

@@ -1,39 +1,45 @@
-//! Between a decoder and the flat vectors of optimizer and checkpoints.
+//! Between a whole decoder and flat vectors of its parameters and gradients.
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::{Gradients, Tensor},
 };
 use internevo_kernels::autograd::HostTensor;
-use internevo_parallel::{ParamSpec, ParameterSource};
+use internevo_parallel::ParamSpec;
 
-use super::{Decoder, weights::FlatReader};
-use crate::spec::param_specs;
+use super::Decoder;
+use crate::spec::{param_specs, whole_table};
 
-impl ParameterSource for Decoder {
-    type Gradients = Gradients;
-
-    fn specs(&self) -> Vec<ParamSpec> {
+impl Decoder {
+    /// The parameters in flat order, whole.
+    pub fn specs(&self) -> Vec<ParamSpec> {
         param_specs(&self.spec)
     }
 
-    fn write_flat(&self, flat: &mut [f32]) {
+    /// Copies all parameters that this decoder holds to `flat`, in the order of the model.
+    ///
+    /// # Panics
+    /// If `flat` does not have exactly their length.
+    pub fn write_flat(&self, flat: &mut [f32]) {
         let mut copy = CopyOut { rest: flat, gradients: None };
         self.visit(&mut copy);
         assert!(copy.rest.is_empty(), "the flat vector has room for every parameter and no more");
     }
 
-    fn read_flat(&mut self, flat: &[f32]) {
-        let device = self.output.weight().device();
-        let source = &mut FlatReader::new(flat, &device);
-        self.tok_embeddings.refill(source);
-        self.layers.iter_mut().for_each(|block| block.refill(source));
-        self.norm.refill(source);
-        self.output.refill(source);
-        assert!(source.is_empty(), "the flat vector holds every parameter and no more");
+    /// Replaces all parameters of a whole decoder.
+    ///
+    /// # Panics
+    /// If `flat` does not have exactly their length.
+    pub fn read_flat(&mut self, flat: &[f32]) {
+        self.load_local(&whole_table(&self.spec), flat, None);
     }
 
-    fn take_grads(&self, gradients: &mut Gradients, flat: &mut [f32]) {
+    /// Moves the gradients that a backward pass of [`Decoder::loss`] left on the leaves to `flat`; zero where the loss does not
+    /// depend on a parameter (a batch without labels).
+    ///
+    /// # Panics
+    /// If `flat` does not have exactly the length of the parameters.
+    pub fn take_grads(&self, gradients: &mut Gradients, flat: &mut [f32]) {
         let mut copy = CopyOut { rest: flat, gradients: Some(gradients) };
         self.visit(&mut copy);
         assert!(copy.rest.is_empty(), "the flat vector has room for every gradient and no more");
@@ -58,7 +64,6 @@ impl ModuleVisitor for CopyOut<'_> {
         };
         match source {
             Some(tensor) => own.copy_from_slice(&HostTensor::new(tensor.into_dispatch())),
-            // The loss does not depend on it (a batch without labels).
             None => own.fill(0.0),
         }
     }

@@ -4,7 +4,6 @@ use burn::tensor::Device;
 use internevo_core::{batch::PackedBatch, rng::CounterRng};
 use internevo_kernels::KernelSet;
 use internevo_model::{Decoder, EvalSums, InitSpec, ModelSpec, evaluate, param_table};
-use internevo_parallel::ParameterSource;
 
 use crate::{
     reference::ReferenceModel,

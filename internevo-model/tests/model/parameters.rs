@@ -6,7 +6,6 @@ use burn::{
 };
 use internevo_kernels::KernelSet;
 use internevo_model::{Decoder, ModelError, param_table};
-use internevo_parallel::ParameterSource;
 
 use crate::support::{random_batch, random_parameters, small_spec, training_device};
 

@@ -20,20 +20,15 @@ pub struct IspPlugin;
 
 impl Plugin for IspPlugin {
     const NAME: &'static str = "isp";
-    const ABOUT: &'static str =
-        "Sequence parallelism with gathered weights: tokens divided everywhere, heads exchanged or a ring around attention.";
+    const ABOUT: &'static str = "Sequence parallelism with gathered weights: tokens divided everywhere, heads exchanged or a ring around attention.";
     type Config = NoSettings;
 }
 
 impl StrategyPlugin for IspPlugin {
     fn build(_: NoSettings, cx: &StrategyContext<'_>) -> Result<Arc<dyn Strategy>, PluginError> {
         let (heads, contexts) = (cx.groups.head.clone(), cx.groups.context.clone());
-        let placement = Placement {
-            heads: heads.size(),
-            head: heads.rank(),
-            contexts: contexts.size(),
-            context: contexts.rank(),
-        };
+        let placement =
+            Placement { heads: heads.size(), head: heads.rank(), contexts: contexts.size(), context: contexts.rank() };
         Ok(Arc::new(Isp { placement, heads, contexts }))
     }
 }

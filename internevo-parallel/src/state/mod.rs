@@ -22,7 +22,7 @@ pub use exchange::{Assignment, Exchange};
 pub use plan::StatePlan;
 use serde::{Deserialize, Serialize};
 pub use sharding::{Bucket, Sharding};
-pub use slab::{Run, Slab};
+pub use slab::{Run, Slab, share_of};
 pub use table::{LocalParam, LocalTable, Part, Piece};
 
 /// A parameter as the model declares it, whole. The order of declaration is the order of the state.

@@ -2,6 +2,11 @@
 
 use std::ops::Range;
 
+/// Share `index` of `parts` of `0..total`. Shares differ by at most one, the last is among the longest.
+pub fn share_of(total: usize, index: usize, parts: usize) -> Range<usize> {
+    total * index / parts..total * (index + 1) / parts
+}
+
 /// A contiguous range of one dimension of a parameter, all of the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slab {
@@ -37,8 +42,7 @@ impl Slab {
     /// If `dim` is not 0 or 1, or the shape has no such dimension.
     pub fn share(shape: &[usize], dim: usize, index: usize, parts: usize) -> Self {
         assert!(dim < 2 && dim < shape.len(), "dimension {dim} of shape {shape:?}");
-        let cut = |i: usize| shape[dim] * i / parts;
-        Self { shape: shape.to_vec(), dim, range: cut(index)..cut(index + 1) }
+        Self { shape: shape.to_vec(), dim, range: share_of(shape[dim], index, parts) }
     }
 
     /// Shape of the slab itself.

@@ -9,11 +9,7 @@ mod plugin;
 use std::sync::Arc;
 
 use internevo_core::config::Config;
-use internevo_kernels::{
-    CrossEntropy, KernelSet, QkvLayout, Recall,
-    attention::Runs,
-    burn::tensor::Tensor,
-};
+use internevo_kernels::{CrossEntropy, KernelSet, QkvLayout, Recall, attention::Runs, burn::tensor::Tensor};
 pub use plugin::{StrategyChoice, StrategyEntry, StrategyPlugin};
 
 use crate::{ProcessGroups, comm::CommError};

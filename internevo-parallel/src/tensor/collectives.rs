@@ -43,7 +43,7 @@ pub(crate) fn differentiable(
 
 /// The elements of a matrix, without a copy where nobody else holds them.
 pub(crate) fn into_vec(matrix: HostTensor) -> Vec<f32> {
-    matrix.into_tensor::<2>().into_data().into_vec().expect("a host tensor holds f32")
+    matrix.into_tensor::<2>().into_data().try_into_vec().expect("a host tensor holds f32")
 }
 
 pub(crate) fn waited(posted: Result<Pending, CommError>) -> Vec<f32> {
@@ -139,9 +139,8 @@ pub fn columns_to_rows(x: Tensor<2>, widths: &[usize], group: &Group) -> Tensor<
     assert!(rows.is_multiple_of(group.size()), "{rows} rows on {} ranks", group.size());
     let by_rows = Counts { send: vec![share * own; widths.len()], receive: widths.iter().map(|w| share * w).collect() };
     let back = Counts { send: by_rows.receive.clone(), receive: by_rows.send.clone() };
-    let forward = |x: HostTensor| {
-        side_by_side(&waited(group.all_to_all_v(Buffer::F32(into_vec(x)), &by_rows)), widths, share)
-    };
+    let forward =
+        |x: HostTensor| side_by_side(&waited(group.all_to_all_v(Buffer::F32(into_vec(x)), &by_rows)), widths, share);
     let (own_widths, group_back) = (widths.to_vec(), group.clone());
     let backward = move |dy: HostTensor| {
         waited(group_back.all_to_all_v(Buffer::F32(one_after_the_other(&dy, &own_widths)), &back))

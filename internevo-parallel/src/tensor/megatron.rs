@@ -7,11 +7,12 @@ use internevo_kernels::{CrossEntropy, KernelSet, QkvLayout, attention, attention
 
 use super::{
     collectives::{copy_to_ranks, gather_rows, gather_rows_again, reduce_from_ranks, scatter_rows},
-    vocab::{Vocab, share_of},
+    vocab::Vocab,
 };
 use crate::{
     comm::Communicator,
     register_strategy,
+    state::share_of,
     strategy::{LossOptions, Region, Role, Strategy, StrategyContext, StrategyPlugin},
 };
 
@@ -147,4 +148,9 @@ mode!(
     "msp",
     "Megatron with sequence parallelism: tokens divided between the regions, all-gather in and reduce-scatter out."
 );
-mode!(FspPlugin, Fsp, "fsp", "As msp, but the tape keeps a rank's own tokens only and gathers again in the backward pass.");
+mode!(
+    FspPlugin,
+    Fsp,
+    "fsp",
+    "As msp, but the tape keeps a rank's own tokens only and gathers again in the backward pass."
+);

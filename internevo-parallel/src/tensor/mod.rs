@@ -15,10 +15,10 @@ mod megatron;
 mod vocab;
 
 use internevo_kernels::{
-    CrossEntropy, KernelSet, QkvLayout, attention, attention::Runs, burn::tensor::Tensor, embedding, linear_cross_entropy,
+    CrossEntropy, KernelSet, QkvLayout, attention, attention::Runs, burn::tensor::Tensor, embedding,
+    linear_cross_entropy,
 };
 pub use megatron::{FspPlugin, MspPlugin, MtpPlugin};
-pub use vocab::share_of;
 
 use crate::strategy::{LossOptions, Region, Role, Strategy};
 

@@ -11,7 +11,7 @@ use super::Pass;
 use crate::state::LocalTable;
 
 /// How far to look ahead.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AheadOptions {
     /// Ask for anything ahead at all.
     pub overlap: bool,

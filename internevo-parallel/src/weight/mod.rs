@@ -74,8 +74,8 @@ impl WeightGatherer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The whole weight, for a use together with `beside`. Its gradient goes to `sink`; `share` is the leaf that stands for it on
-    /// the tape. Returns also how the backward gets the weight again, unless the tape shall keep it. Collective.
+    /// The whole weight, for a use together with `beside`. Its gradient goes to `sink`; without one it is a constant.
+    /// `share` is the leaf that stands for it on the tape. Returns also how the backward gets the weight again, unless the tape shall keep it. Collective.
     ///
     /// Unwinds with the [`CommError`] when ranks cannot communicate.
     pub fn weight(
@@ -84,13 +84,14 @@ impl WeightGatherer {
         share: &Tensor<2>,
         beside: Option<&Tensor<2>>,
         pass: Pass,
-        sink: &Arc<GradientSink>,
+        sink: Option<&Arc<GradientSink>>,
     ) -> (Tensor<2>, Option<Recall>) {
         let whole = self.gather(param, pass).into_tensor::<2>();
-        let Some((function, _)) = enter_beside(share, beside) else { return (whole, None) };
-        let sink = sink.clone();
+        let (Some(sink), Some((function, _))) = (sink.cloned(), enter_beside(share, beside)) else {
+            return (whole, None);
+        };
         let tracked = function.finish(whole, move |gradient: Tensor<2>, _| {
-            sink.deposit_whole(param, gradient.into_data().into_vec().expect("weights are f32"));
+            sink.deposit_whole(param, gradient.into_data().try_into_vec().expect("weights are f32"));
             [Some(nothing::<2>().into_dispatch()), None]
         });
         let gatherer = self.clone();
