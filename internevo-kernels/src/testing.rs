@@ -47,10 +47,13 @@ impl Random {
         ends
     }
 
-    /// A vocabulary cut at random for `ranks` ranks, some of which may get nothing.
+    /// A vocabulary cut at random for `ranks` ranks; of four, the second gets nothing.
     pub fn shards(&mut self, vocab: usize, ranks: usize) -> Vec<VocabShard> {
         let mut cuts: Vec<_> = (1..ranks).map(|_| self.between(0, vocab)).chain([0, vocab]).collect();
         cuts.sort_unstable();
+        if ranks == 4 {
+            cuts[2] = cuts[1];
+        }
         cuts.windows(2).map(|pair| VocabShard::new(pair[0]..pair[1], vocab)).collect()
     }
 }

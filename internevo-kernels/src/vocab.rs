@@ -25,6 +25,11 @@ impl VocabShard {
         Self::new(0..vocab, vocab)
     }
 
+    /// The words it holds.
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
     /// How many words it holds: rows of its table, columns of its logits.
     pub fn words(&self) -> usize {
         self.range.len()

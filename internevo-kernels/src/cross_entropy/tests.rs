@@ -1,8 +1,9 @@
 //! Cross-entropy against f64 and burn.
 
-use super::cpu::{self, Options};
+use super::cpu::{self, Options, Totals};
 use super::{IGNORE_INDEX, cross_entropy, parallel, reference};
 use crate::KernelSet::{Fused, Reference};
+use crate::VocabShard;
 use crate::testing::*;
 
 fn labels(random: &mut Random, tokens: usize, vocab: usize) -> Vec<i32> {
@@ -82,56 +83,63 @@ fn a_negative_label_other_than_the_ignore_index_is_named() {
     cross_entropy(Reference, plain(&[0.0; 10], [2, 5]), &[-1, 0], 0.0, 1.0);
 }
 
+/// All phases by ranks that hold `shards`, one after the other: totals, and the gradient of all logits.
+fn in_phases(x: &[f32], labels: &[i32], shards: &[VocabShard], options: Options) -> (Totals, Vec<f32>) {
+    let vocab = shards[0].vocab();
+    let columns = |shard: &VocabShard| x.chunks_exact(vocab).flat_map(|row| &row[shard.range()]).copied().collect();
+    let mut ranks: Vec<(&VocabShard, Vec<f32>)> = shards.iter().map(|shard| (shard, columns(shard))).collect();
+    let maxima = ranks.iter().map(|(shard, logits)| parallel::local_max(logits, shard, labels));
+    let maxima = maxima.reduce(|a, b| a.iter().zip(b).map(|(a, b)| a.max(b)).collect()).unwrap();
+    let sums = ranks.iter_mut().map(|(shard, logits)| parallel::local_sums(logits, shard, labels, &maxima, options));
+    let add = |a: [f64; 3], b: [f64; 3]| [a[0] + b[0], a[1] + b[1], a[2] + b[2]];
+    let sums = sums.reduce(|a, b| a.into_iter().zip(b).map(|(a, b)| add(a, b)).collect()).unwrap();
+    let mut gradient = vec![f32::NAN; x.len()];
+    for (shard, mut logits) in ranks.into_iter().filter(|(shard, _)| shard.words() > 0) {
+        parallel::gradient_in_place(&mut logits, shard, labels, &sums, options);
+        for (row, local) in gradient.chunks_exact_mut(vocab).zip(logits.chunks_exact(shard.words())) {
+            row[shard.range()].copy_from_slice(local);
+        }
+    }
+    (parallel::totals(labels, &maxima, &sums, vocab, options), gradient)
+}
+
 #[test]
-fn phases_over_a_shared_vocabulary_agree_with_f64_and_give_one_result_on_all_ranks() {
+fn phases_over_a_shared_vocabulary_agree_with_f64() {
     let mut random = Random::fresh();
     for (ranks, label_smoothing) in (1..=4).flat_map(|ranks| [(ranks, 0.0), (ranks, 0.1)]) {
         let (tokens, vocab) = (random.between(1, 60), random.between(2, 300));
-        let options = Options { label_smoothing, scale: 0.5 };
         let (x, labels) = (random.values(tokens * vocab), labels(&mut random, tokens, vocab));
         let x: Vec<f32> = x.iter().map(|x| x * 5.0).collect();
+        let options = Options { label_smoothing, scale: 0.5 };
+        let (totals, gradient) = in_phases(&x, &labels, &random.shards(vocab, ranks), options);
         let (loss, nll) = reference::forward(&wide(&x), vocab, &labels, label_smoothing);
-        let exact = reference::backward(&wide(&x), vocab, &labels, label_smoothing);
-
-        let shards = random.shards(vocab, ranks);
-        let mut start = 0;
-        let mut logits: Vec<Vec<f32>> = Vec::new();
-        for shard in &shards {
-            logits.push(x.chunks_exact(vocab).flat_map(|row| &row[start..start + shard.words()]).copied().collect());
-            start += shard.words();
-        }
-        let maxima = logits.iter().zip(&shards).map(|(logits, shard)| parallel::local_max(logits, shard, &labels));
-        let maxima = maxima.reduce(|a, b| a.iter().zip(b).map(|(a, b)| a.max(b)).collect()).unwrap();
-        let ranks = logits.iter_mut().zip(&shards);
-        let sums = ranks.map(|(logits, shard)| parallel::local_sums(logits, shard, &labels, &maxima, options));
-        let sums = sums
-            .collect::<Vec<_>>()
-            .into_iter()
-            .reduce(|a, b| a.iter().zip(b).map(|(a, b)| [a[0] + b[0], a[1] + b[1], a[2] + b[2]]).collect());
-        let sums = sums.unwrap();
-        let totals = parallel::totals(&labels, &maxima, &sums, vocab, options);
         assert_close("loss", &[totals.loss as f32], &[loss]);
         assert_close("nll", &[totals.nll as f32], &[nll]);
-        assert_eq!(
-            (totals.correct, totals.labelled),
-            (hits(&x, vocab, &labels), labels.iter().filter(|l| **l >= 0).count())
-        );
-        let mut gradient = vec![0.0; x.len()];
-        let mut start = 0;
-        for (mut logits, shard) in logits.into_iter().zip(&shards) {
-            parallel::gradient_in_place(&mut logits, shard, &labels, &sums, options);
-            let words = shard.words();
-            for (row, local) in gradient.chunks_exact_mut(vocab).zip(logits.chunks_exact(words.max(1))) {
-                row[start..start + words].copy_from_slice(local);
-            }
-            start += words;
-        }
-        assert_close("dlogits", &gradient, &exact.iter().map(|g| g * 0.5).collect::<Vec<_>>());
-        if shards.len() == 1 {
-            let mut whole = x.clone();
-            assert_eq!(cpu::forward_with_gradient(&mut whole, vocab, &labels, options), totals);
-            assert!(bits(&whole) == bits(&gradient));
-            assert_eq!(cpu::forward(&x, vocab, &labels, options), totals);
-        }
+        let counts = (hits(&x, vocab, &labels), labels.iter().filter(|label| **label >= 0).count());
+        assert_eq!((totals.correct, totals.labelled), counts);
+        let exact = reference::backward(&wide(&x), vocab, &labels, label_smoothing);
+        assert_close("dlogits", &gradient, &exact.iter().map(|g| g * options.scale).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn phases_of_one_rank_and_the_kernel_in_one_piece_give_the_same_bits() {
+    let mut random = Random::fresh();
+    let (vocab, options) = (random.between(2, 300), Options { label_smoothing: 0.1, scale: 0.5 });
+    let (mut x, labels) = (random.values(40 * vocab), labels(&mut random, 40, vocab));
+    let (totals, gradient) = in_phases(&x, &labels, &[VocabShard::whole(vocab)], options);
+    assert_eq!(cpu::forward(&x, vocab, &labels, options), totals);
+    assert_eq!(cpu::forward_with_gradient(&mut x, vocab, &labels, options), totals);
+    assert!(bits(&x) == bits(&gradient));
+}
+
+#[test]
+fn a_nan_logit_of_one_rank_makes_the_shared_loss_nan() {
+    let mut x = vec![0.5; 2 * 10];
+    x[17] = f32::NAN;
+    let shards = [VocabShard::new(0..6, 10), VocabShard::new(6..10, 10)];
+    let options = Options { label_smoothing: 0.0, scale: 1.0 };
+    let (totals, gradient) = in_phases(&x, &[1, 2], &shards, options);
+    assert!(totals.loss.is_nan() && gradient[..10].iter().all(|g| g.is_finite()));
+    assert!(gradient[10..].iter().all(|g| g.is_nan()), "every logit of the row gets a NaN gradient");
 }

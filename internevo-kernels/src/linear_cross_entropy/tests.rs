@@ -150,10 +150,8 @@ fn ranks_that_share_the_vocabulary_agree_with_f64_over_several_chunks() {
         let (shards, meeting) = (random.shards(vocab, ranks), Meeting::of(ranks));
         println!("{shape:?} {shards:?}");
         let outcomes: Vec<Outcome> = std::thread::scope(|scope| {
-            let mut start = 0;
             let threads = shards.iter().enumerate().map(|(rank, shard)| {
-                let rows = &weight[start..start + shard.words() * width];
-                start += rows.len();
+                let rows = &weight[shard.range().start * width..shard.range().end * width];
                 let (hidden, labels, meeting) = (&hidden, &labels, &meeting);
                 scope.spawn(move || {
                     let wanted = Wanted { hidden: true, weight: true };
