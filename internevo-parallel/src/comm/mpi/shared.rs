@@ -276,6 +276,11 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// Whether `rank` has finished MPI.
+    pub(super) fn is_finished(&self, rank: usize) -> bool {
+        self.lock().presence[rank] == Presence::Finished
+    }
+
     /// Whether every rank has left.
     pub(super) fn all_left(&self) -> bool {
         self.lock().presence.iter().all(|presence| *presence >= Presence::Left)

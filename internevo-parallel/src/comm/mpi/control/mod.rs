@@ -176,7 +176,8 @@ impl Control {
 
     /// No word will come from rank `peer`.
     fn lost(&self, peer: usize, how: Death) {
-        if self.shared.is_over() {
+        // A rank hangs up when it knows that all have finished, which may be a moment before this one does.
+        if self.shared.is_over() || (self.is_hub() && self.shared.is_finished(peer)) {
             return;
         }
         let died = FailureCause::Died { rank: peer, how, noticed_by: self.shared.rank, waiting: None };
