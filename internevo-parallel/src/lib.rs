@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod comm;
 mod error;
 pub mod groups;
+pub mod launch;
 pub mod lr;
 pub mod optimizer;
 pub mod sequence;

@@ -1,4 +1,4 @@
-//! Typed, owned buffers: what a communicator moves. Not here: how they are combined (`local/reduce.rs`).
+//! Typed, owned buffers: what a communicator moves. Not here: how they are combined (`tree.rs`).
 
 /// Element type of a [`Buffer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,6 +90,17 @@ impl Buffer {
     /// Whether there is no element.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// `len` zeros.
+    #[cfg_attr(not(feature = "mpi"), allow(dead_code))]
+    pub(crate) fn zeros(kind: ElementKind, len: usize) -> Self {
+        match kind {
+            ElementKind::F32 => Self::F32(vec![0.0; len]),
+            ElementKind::F64 => Self::F64(vec![0.0; len]),
+            ElementKind::I64 => Self::I64(vec![0; len]),
+            ElementKind::U8 => Self::U8(vec![0; len]),
+        }
     }
 
     /// The floats.

@@ -46,6 +46,17 @@ impl From<RunError<Violation>> for Violation {
 
 type Check = Result<(), Violation>;
 
+/// What every rank of a world does in one check.
+pub type RankCheck = fn(&dyn Communicator) -> Result<(), Violation>;
+
+/// The checks in which a rank fails on purpose, each of which needs a world of its own with at least two ranks: a name and what
+/// every rank does.
+pub const FAILURES: [(&str, RankCheck); 3] = [
+    ("a_mismatch_reaches_everyone", a_mismatch_reaches_everyone),
+    ("an_abort_reaches_everyone", an_abort_reaches_everyone),
+    ("a_rank_that_leaves_is_named", a_rank_that_leaves_is_named),
+];
+
 /// Lengths that cross the tiles and chunks of a backend, and the awkward ones.
 const LENGTHS: [usize; 5] = [0, 1, 7, 1_025, 70_001];
 const SEED: u64 = 20_240_719;
@@ -62,6 +73,7 @@ pub fn run(world: impl Fn(Body<'_>) -> Check) -> Check {
         all_to_all_moves_ragged_parts,
         messages_arrive_in_order,
         splits_divide_and_order,
+        subgroups_hold_their_members,
         handles_may_be_finished_in_any_order,
         random_programs_agree,
         helpers_agree,
@@ -71,16 +83,12 @@ pub fn run(world: impl Fn(Body<'_>) -> Check) -> Check {
     Ok(())
 }
 
-/// Runs the checks in which a rank fails on purpose; needs at least two ranks. For backends where a failure leaves the
-/// other ranks alive to report it.
+/// Runs [`FAILURES`]; needs at least two ranks. For backends that can make a fresh world after a failure in one process.
 ///
 /// # Errors
 /// The first [`Violation`].
 pub fn run_failures(world: impl Fn(Body<'_>) -> Check) -> Check {
-    for check in [a_mismatch_reaches_everyone, an_abort_reaches_everyone, a_rank_that_leaves_is_named] {
-        world(&|comm| check(&*comm))?;
-    }
-    Ok(())
+    FAILURES.iter().try_for_each(|(_, check)| world(&|comm| check(&*comm)))
 }
 
 fn ensure(comm: &dyn Communicator, holds: bool, what: impl FnOnce() -> String) -> Check {
@@ -270,6 +278,24 @@ fn splits_divide_and_order(comm: &dyn Communicator) -> Check {
     comm.barrier().map_err(Violation::from)
 }
 
+fn subgroups_hold_their_members(comm: &dyn Communicator) -> Check {
+    let (rank, ranks) = (comm.rank(), comm.size());
+    // Every third rank with every third, so that members are no neighbours.
+    let members: Vec<usize> = (rank % 3..ranks).step_by(3).collect();
+    let group = comm.subgroup(&members)?;
+    let expected: Vec<usize> = members.iter().map(|member| comm.world_ranks()[*member]).collect();
+    ensure(comm, group.world_ranks() == expected && members[group.rank()] == rank, || {
+        format!("the subgroup of {members:?} is {:?}", group.world_ranks())
+    })?;
+    let sum = group.all_reduce(Buffer::I64(vec![rank as i64]), ReduceOp::Sum)?.wait()?.into_i64();
+    ensure(comm, sum[0] as usize == members.iter().sum::<usize>(), || format!("the subgroup's sum is {}", sum[0]))?;
+    for senseless in [&[][..], &[ranks + 1], &[rank, rank]] {
+        let refused = comm.subgroup(senseless).is_err();
+        ensure(comm, refused, || format!("a subgroup of {senseless:?} was not refused"))?;
+    }
+    comm.barrier().map_err(Violation::from)
+}
+
 fn handles_may_be_finished_in_any_order(comm: &dyn Communicator) -> Check {
     let rank = comm.rank();
     let name = |i: usize| format!("flight-{i}");
@@ -332,12 +358,9 @@ fn helpers_agree(comm: &dyn Communicator) -> Check {
 }
 
 fn a_mismatch_reaches_everyone(comm: &dyn Communicator) -> Check {
-    comm.barrier()?;
-    let result = match comm.rank() {
-        0 => comm.all_reduce(Buffer::F32(vec![0.0; 3]), ReduceOp::Sum),
-        _ => comm.all_reduce(Buffer::F32(vec![0.0; 4]), ReduceOp::Sum),
-    };
-    let result = result.and_then(|pending| pending.wait());
+    let len = if comm.rank() == 0 { 3 } else { 4 };
+    // A rank may still be on its way out of the barrier when the others have failed.
+    let result = comm.barrier().and_then(|()| comm.all_reduce(Buffer::F32(vec![0.0; len]), ReduceOp::Sum)?.wait());
     let named = result.as_ref().is_err_and(|e| match e.cause() {
         FailureCause::Mismatch { sequence: 1, calls, .. } => {
             let text = e.to_string();

@@ -1,6 +1,10 @@
-//! What can go wrong between ranks, and the flight record that says what each rank was doing.
+//! What can go wrong between ranks. Not here: the record of what each rank was doing (`flight.rs`).
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::RankTrace;
 
 /// A failed communication. Cheap to clone: one failure is reported on every rank.
 #[derive(Clone, thiserror::Error)]
@@ -31,8 +35,8 @@ impl CommError {
     fn describe(&self) -> String {
         let mut text = self.0.cause.to_string();
         for trace in &self.0.flight {
-            let last = trace.calls.last().map_or("none yet", String::as_str);
-            text.push_str(&format!("\n  rank {}: last call: {last}", trace.rank));
+            let last = trace.calls.last().map_or("none known", String::as_str);
+            text.push_str(&format!("\n  rank {}: {} calls, last: {last}", trace.rank, trace.made));
         }
         text
     }
@@ -44,17 +48,8 @@ impl fmt::Debug for CommError {
     }
 }
 
-/// One rank's line of the flight recorder.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RankTrace {
-    /// Rank in the world.
-    pub rank: usize,
-    /// Its last calls, oldest first: `all_reduce(sum, f32 x 1024) #17 of ranks [0, 1]`.
-    pub calls: Vec<String>,
-}
-
 /// Why communication failed. Ranks are ranks of the world.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum FailureCause {
     /// Ranks of one group made different calls.
@@ -119,7 +114,29 @@ pub enum FailureCause {
         /// The ranks that had not arrived.
         missing: Vec<usize>,
         /// How long it waited.
-        waited: std::time::Duration,
+        waited: Duration,
+    },
+    /// A rank's process is gone or does not move.
+    #[error("rank {rank} {how}; rank {noticed_by} was {}", waiting_in(waiting.as_deref()))]
+    Died {
+        /// The rank.
+        rank: usize,
+        /// How it was noticed.
+        how: Death,
+        /// The rank that tells.
+        noticed_by: usize,
+        /// What that rank was waiting in: the call, its number and group.
+        waiting: Option<String>,
+    },
+    /// The machinery between the ranks failed.
+    #[error("rank {rank}: {what}; it was {}", waiting_in(waiting.as_deref()))]
+    Transport {
+        /// The rank on which it failed.
+        rank: usize,
+        /// What failed and how.
+        what: String,
+        /// What that rank was waiting in.
+        waiting: Option<String>,
     },
     /// This rank's own call makes no sense.
     #[error("rank {rank}: {call}: {reason}")]
@@ -131,6 +148,22 @@ pub enum FailureCause {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// The sign that a rank is not coming back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum Death {
+    /// Its connection closed without a farewell: killed, out of memory, crashed.
+    #[error("died (its connection closed without a farewell)")]
+    Disconnected,
+    /// No heartbeat for this long: stopped, or its machine hangs.
+    #[error("hangs (no heartbeat for {0:?})")]
+    Silent(Duration),
+}
+
+fn waiting_in(call: Option<&str>) -> String {
+    call.map_or_else(|| "not waiting for anyone".to_owned(), |call| format!("waiting in {call}"))
 }
 
 fn list(calls: &[(usize, String)]) -> String {

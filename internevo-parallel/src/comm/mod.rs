@@ -1,23 +1,33 @@
 //! Communicators: how ranks talk to each other. The [`Communicator`] trait, the owned [`Buffer`]s it moves and the
 //! [`Pending`] handles it returns.
 //!
-//! Here too: the in-process backend ([`local_world`], [`run_ranks`]), small helpers on top of any backend
-//! ([`gather_bytes`], [`agree`]) and the suite every backend must pass ([`conformance`]). Not here: who belongs to which
-//! group (`groups.rs`), and what is reduced in training (`zero/`).
+//! Here too: the in-process backend ([`local_world`], [`run_ranks`]), a process per rank through Open MPI (`mpi_world`, feature
+//! `mpi`), small helpers on top of any backend ([`gather_bytes`], [`agree`]), the flight recorder ([`RankTrace`],
+//! [`write_flight`]) and the suite every backend must pass ([`conformance`]). Not here: who belongs to which group
+//! (`groups.rs`), how a process learns its rank (`launch/`), and what is reduced in training (`zero/`).
 
 mod buffer;
+mod call;
 pub mod conformance;
 mod error;
+mod flight;
 mod helpers;
 mod local;
+mod member;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod ranks;
+mod tree;
 
 use std::sync::Arc;
 
 pub use buffer::{Buffer, ElementKind, ReduceOp};
-pub use error::{CommError, FailureCause, RankTrace};
+pub use error::{CommError, Death, FailureCause};
+pub use flight::{RankTrace, write_flight};
 pub use helpers::{agree, gather_bytes};
 pub use local::{LocalOptions, local_world, local_world_with};
+#[cfg(feature = "mpi")]
+pub use mpi::{MpiError, MpiFault, MpiOptions, MpiWorld, mpi_world};
 pub use ranks::{RunError, run_ranks, run_ranks_with};
 
 /// A group of ranks that move data between them. A value, not a global: whoever may communicate is handed one.
@@ -31,7 +41,8 @@ pub use ranks::{RunError, run_ranks, run_ranks_with};
 /// `(r0+r1)+(r2+r3)`, five give `((r0+r1)+(r2+r3))+r4`. A reduction over `k` ranks followed by one over `n/k` groups is
 /// therefore bit-identical to one over `n` ranks when `k` is a power of two and the groups are consecutive ranks.
 ///
-/// **Progress.** Operations make progress while any rank of the world waits; posting never blocks.
+/// **Progress.** Operations make progress while the ranks wait in them, on some backends also while they compute; posting
+/// never blocks.
 ///
 /// **Failure.** When a rank aborts, panics, leaves or is silent beyond the time limit, every waiting call on every rank of
 /// the world ends with a [`CommError`] that names it; later calls fail at once.
@@ -52,18 +63,21 @@ pub trait Communicator: Send + Sync {
     /// As every collective.
     fn split(&self, color: Option<u32>, key: i32) -> Result<Option<Arc<dyn Communicator>>, CommError>;
 
-    /// The group of these ranks of this group, ascending, which hold this one. Collective over this group, whose ranks name
-    /// sets that are equal or disjoint.
+    /// The group of `members`, which are ranks of this group, ascending, this rank among them. Collective over all ranks of
+    /// this group, where everyone names its own set and two sets are equal or disjoint.
     ///
     /// # Errors
-    /// As every collective.
-    ///
-    /// # Panics
-    /// If this rank is not among `members`.
+    /// A failed world, or `members` that are no such set.
     fn subgroup(&self, members: &[usize]) -> Result<Arc<dyn Communicator>, CommError> {
-        let place = members.iter().position(|rank| *rank == self.rank()).expect("a rank is in its own group");
-        let group = self.split(Some(members[0] as u32), place as i32)?;
-        Ok(group.expect("a color was named"))
+        let mine = members.binary_search(&self.rank());
+        let sound = members.is_sorted_by(|a, b| a < b) && members.last().is_some_and(|last| *last < self.size());
+        let (Ok(key), true) = (mine, sound) else {
+            let (rank, call) = (self.world_ranks()[self.rank()], format!("subgroup({members:?})"));
+            let reason = format!("not ascending ranks of a group of {} with {} among them", self.size(), self.rank());
+            return Err(CommError::new(FailureCause::Invalid { rank, call, reason }, self.flight()));
+        };
+        let group = self.split(Some(members[0] as u32), key as i32)?;
+        Ok(group.expect("a rank that names a color is in a group"))
     }
 
     /// Combines all ranks' buffers element by element; every rank receives the result, in its own buffer.
@@ -126,6 +140,12 @@ pub trait Communicator: Send + Sync {
 
     /// Ends the job: every rank's present and later calls fail with `why` and this rank's number.
     fn abort(&self, why: &str);
+
+    /// What the flight recorder holds now, in rank order: this rank's last calls, and as much of the others' as it knows. May
+    /// be read at any time.
+    fn flight(&self) -> Vec<RankTrace> {
+        Vec::new()
+    }
 }
 
 /// How many elements [`Communicator::all_to_all_v`] moves to and from each rank.

@@ -7,17 +7,16 @@
 mod hub;
 mod reduce;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::{sync::Arc, time::Duration};
+
+use hub::{Hub, Mailbox, Outcome, Ticket};
+
+use super::{
+    Buffer, CommError, Communicator, ElementKind, Pending, RankTrace,
+    buffer::on_vector,
+    call::{Call, Place, Verb},
+    member::{Deposit, Engine, Member},
 };
-
-use hub::{Call, Deposit, Group, Hub, Mailbox, Outcome, Ticket, Verb};
-
-use super::{Buffer, CommError, Communicator, Counts, ElementKind, Pending, ReduceOp, buffer::on_vector};
 
 /// Settings of a local world.
 #[derive(Clone, Debug)]
@@ -50,174 +49,63 @@ pub fn local_world(ranks: usize) -> Vec<Arc<dyn Communicator>> {
 pub fn local_world_with(ranks: usize, options: LocalOptions) -> Vec<Arc<dyn Communicator>> {
     assert!(ranks > 0, "a world has at least one rank");
     let hub = Arc::new(Hub::new(ranks, options));
-    let group = Group { id: 0, members: (0..ranks).collect() };
     let member = |rank| {
-        let presence = Arc::new(Presence { hub: hub.clone(), rank });
-        Arc::new(Local { hub: hub.clone(), group: group.clone(), slot: rank, sequence: AtomicU64::new(0), presence })
-            as Arc<dyn Communicator>
+        let seat = Arc::new(Seat { hub: hub.clone(), rank });
+        Arc::new(Member::new(seat, Place::in_world(rank, ranks))) as Arc<dyn Communicator>
     };
     (0..ranks).map(member).collect()
 }
 
-/// Shared by all communicators of one rank: tells the others when the last one is gone.
-struct Presence {
+/// What all communicators of one rank share; tells the others when the last one is gone.
+struct Seat {
     hub: Arc<Hub>,
     rank: usize,
 }
 
-impl Drop for Presence {
+impl Drop for Seat {
     fn drop(&mut self) {
         self.hub.leave(self.rank, std::thread::panicking());
     }
 }
 
-/// One rank's handle on one group.
-struct Local {
-    hub: Arc<Hub>,
-    group: Group,
-    slot: usize,
-    sequence: AtomicU64,
-    presence: Arc<Presence>,
-}
-
-impl Local {
-    fn post(&self, verb: Verb, buffer: Buffer) -> Result<Ticket, CommError> {
-        self.post_with(verb, buffer, Vec::new(), Vec::new())
-    }
-
-    fn post_with(
-        &self,
-        verb: Verb,
-        buffer: Buffer,
-        send: Vec<usize>,
-        receive: Vec<usize>,
-    ) -> Result<Ticket, CommError> {
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-        let call = Call { verb, kind: buffer.kind(), len: buffer.len() };
-        self.hub.post(&self.group, self.slot, sequence, call, Deposit { buffer, send, receive })?;
-        Ok(Ticket { hub: self.hub.clone(), group: self.group.clone(), slot: self.slot, sequence })
-    }
-
-    fn invalid(&self, verb: Verb, buffer: &Buffer, reason: String) -> CommError {
-        let call = Call { verb, kind: buffer.kind(), len: buffer.len() };
-        self.hub.invalid(self.presence.rank, call.to_string(), reason)
-    }
-
-    fn check_op(&self, verb: Verb, buffer: &Buffer, op: ReduceOp) -> Result<(), CommError> {
-        match (buffer.kind(), op) {
-            (ElementKind::U8, ReduceOp::Sum) => Err(self.invalid(verb, buffer, "bytes have no sum".into())),
-            _ => Ok(()),
-        }
-    }
-
-    fn check_parts(&self, verb: Verb, buffer: &Buffer) -> Result<(), CommError> {
-        if buffer.len().is_multiple_of(self.size()) {
-            return Ok(());
-        }
-        let reason = format!("{} elements cannot be divided evenly among {} ranks", buffer.len(), self.size());
-        Err(self.invalid(verb, buffer, reason))
-    }
-
-    fn peer(&self, peer: usize, call: impl FnOnce() -> String) -> Result<usize, CommError> {
-        self.group.members.get(peer).copied().ok_or_else(|| {
-            let reason = format!("there is no rank {peer} in a group of {}", self.size());
-            self.hub.invalid(self.presence.rank, call(), reason)
+impl Engine for Seat {
+    fn post(&self, place: &Place, sequence: u64, call: Call, deposit: Deposit) -> Result<Pending, CommError> {
+        self.hub.post(place, sequence, call, deposit)?;
+        let ticket = Ticket { hub: self.hub.clone(), place: place.clone(), sequence };
+        let slot = place.slot;
+        Ok(match call.verb {
+            Verb::AllReduce(_) | Verb::ReduceScatter(_) | Verb::AllGatherInPlace => Pending::new(move || own(ticket)),
+            Verb::AllGather | Verb::Split => Pending::new(move || Ok(concatenate(&shared(ticket)?))),
+            Verb::AllToAll => Pending::new(move || Ok(collect_parts(&shared(ticket)?, slot))),
+            Verb::Broadcast { root } => Pending::new(move || Ok(shared(ticket)?[root].buffer.clone())),
+            Verb::Barrier => Pending::new(move || shared(ticket).map(|_| Buffer::U8(Vec::new()))),
         })
     }
-}
 
-impl Communicator for Local {
-    fn rank(&self) -> usize {
-        self.slot
-    }
-
-    fn size(&self) -> usize {
-        self.group.members.len()
-    }
-
-    fn world_ranks(&self) -> &[usize] {
-        &self.group.members
-    }
-
-    fn split(&self, color: Option<u32>, key: i32) -> Result<Option<Arc<dyn Communicator>>, CommError> {
-        let mine = color.map_or(-1, i64::from);
-        let ticket = self.post(Verb::Split, Buffer::I64(vec![mine, i64::from(key)]))?;
-        let sequence = ticket.sequence;
-        let pairs = concatenate(&shared(ticket)?).into_i64();
-        if color.is_none() {
-            return Ok(None);
-        }
-        let of_color = pairs.chunks_exact(2).enumerate().filter(|(_, pair)| pair[0] == mine);
-        let mut order: Vec<(i64, usize)> = of_color.map(|(slot, pair)| (pair[1], slot)).collect();
-        order.sort_unstable();
-        let slot = order.iter().position(|(_, s)| *s == self.slot).expect("a rank is a member of its own color");
-        let members = order.iter().map(|(_, s)| self.group.members[*s]).collect();
-        let group = Group { id: self.hub.group_number(self.group.id, sequence, mine), members };
-        let presence = self.presence.clone();
-        Ok(Some(Arc::new(Self { hub: self.hub.clone(), group, slot, sequence: AtomicU64::new(0), presence })))
-    }
-
-    fn all_reduce(&self, buffer: Buffer, op: ReduceOp) -> Result<Pending, CommError> {
-        self.check_op(Verb::AllReduce(op), &buffer, op)?;
-        let ticket = self.post(Verb::AllReduce(op), buffer)?;
-        Ok(Pending::new(move || own(ticket)))
-    }
-
-    fn reduce_scatter(&self, buffer: Buffer, op: ReduceOp) -> Result<Pending, CommError> {
-        let verb = Verb::ReduceScatter(op);
-        self.check_op(verb, &buffer, op)?;
-        self.check_parts(verb, &buffer)?;
-        let ticket = self.post(verb, buffer)?;
-        Ok(Pending::new(move || own(ticket)))
-    }
-
-    fn all_gather(&self, buffer: Buffer) -> Result<Pending, CommError> {
-        let ticket = self.post(Verb::AllGather, buffer)?;
-        Ok(Pending::new(move || Ok(concatenate(&shared(ticket)?))))
-    }
-
-    fn all_gather_in_place(&self, buffer: Buffer) -> Result<Pending, CommError> {
-        self.check_parts(Verb::AllGatherInPlace, &buffer)?;
-        let ticket = self.post(Verb::AllGatherInPlace, buffer)?;
-        Ok(Pending::new(move || own(ticket)))
-    }
-
-    fn all_to_all_v(&self, buffer: Buffer, counts: &Counts) -> Result<Pending, CommError> {
-        let Counts { send, receive } = counts;
-        if send.len() != self.size() || receive.len() != self.size() || send.iter().sum::<usize>() != buffer.len() {
-            let reason = format!("counts {send:?} and {receive:?} do not fit {} ranks and the buffer", self.size());
-            return Err(self.invalid(Verb::AllToAll, &buffer, reason));
-        }
-        let slot = self.slot;
-        let ticket = self.post_with(Verb::AllToAll, buffer, send.clone(), receive.clone())?;
-        Ok(Pending::new(move || Ok(collect_parts(&shared(ticket)?, slot))))
-    }
-
-    fn broadcast(&self, buffer: Buffer, root: usize) -> Result<Pending, CommError> {
-        self.peer(root, || format!("broadcast({} x {}, root {root})", buffer.kind(), buffer.len()))?;
-        let ticket = self.post(Verb::Broadcast { root }, buffer)?;
-        Ok(Pending::new(move || Ok(shared(ticket)?[root].buffer.clone())))
-    }
-
-    fn send(&self, buffer: Buffer, to: usize, tag: u32) -> Result<Pending, CommError> {
-        let to = self.peer(to, || format!("send to rank {to}"))?;
-        self.hub.send(Mailbox { group: self.group.id, from: self.presence.rank, to, tag }, buffer)?;
+    fn send(&self, place: &Place, buffer: Buffer, to: usize, tag: u32) -> Result<Pending, CommError> {
+        self.hub.send(Mailbox { group: place.group, from: self.rank, to: place.members[to], tag }, buffer)?;
         Ok(Pending::ready(Buffer::U8(Vec::new())))
     }
 
-    fn recv(&self, kind: ElementKind, len: usize, from: usize, tag: u32) -> Result<Pending, CommError> {
-        let from = self.peer(from, || format!("recv from rank {from}"))?;
-        let mailbox = Mailbox { group: self.group.id, from, to: self.presence.rank, tag };
+    fn receive(
+        &self,
+        place: &Place,
+        kind: ElementKind,
+        len: usize,
+        from: usize,
+        tag: u32,
+    ) -> Result<Pending, CommError> {
+        let mailbox = Mailbox { group: place.group, from: place.members[from], to: self.rank, tag };
         let hub = self.hub.clone();
         Ok(Pending::new(move || hub.recv(mailbox, kind, len)))
     }
 
-    fn barrier(&self) -> Result<(), CommError> {
-        shared(self.post(Verb::Barrier, Buffer::U8(Vec::new()))?).map(|_| ())
+    fn abort(&self, why: &str) {
+        self.hub.abort(self.rank, why);
     }
 
-    fn abort(&self, why: &str) {
-        self.hub.abort(self.presence.rank, why);
+    fn flight(&self) -> Vec<RankTrace> {
+        self.hub.flight()
     }
 }
 

@@ -2,7 +2,7 @@
 //! allocated and every element is read and written once. The order of additions is fixed by the ranks' numbers alone; who
 //! executes a chunk changes nothing.
 //!
-//! Not here: collecting the buffers and waking the ranks (`hub.rs`).
+//! Not here: the order itself (`../tree.rs`), collecting the buffers and waking the ranks (`hub.rs`).
 
 use std::{
     ops::Range,
@@ -12,12 +12,14 @@ use std::{
     },
 };
 
-use crate::comm::{Buffer, ReduceOp, buffer::on_vector};
+use crate::comm::{
+    Buffer, ReduceOp,
+    buffer::on_vector,
+    tree::{Element, combine_with, tiles},
+};
 
 /// Elements per claimed chunk: large enough that claiming costs nothing, small enough that two ranks finish together.
 const CHUNK: usize = 32 * 1024;
-/// Elements combined at a time: one tile of each of eight ranks fits the first-level cache.
-const TILE: usize = 1024;
 
 /// What becomes of the ranks' buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +146,7 @@ unsafe impl<T: Send, F: Send> Send for Typed<T, F> {}
 // SAFETY: as above; a shared reference gives no other access to the elements.
 unsafe impl<T: Send, F: Sync> Sync for Typed<T, F> {}
 
-impl<T: Copy + Send, F: Fn(T, T) -> T + Send + Sync> Lanes for Typed<T, F> {
+impl<T: Element, F: Fn(T, T) -> T + Send + Sync> Lanes for Typed<T, F> {
     unsafe fn perform(&self, range: &Range<usize>, task: Task) {
         let slice_of = |pointer: &*mut T| {
             // SAFETY: the range lies inside every lane (lengths were compared before), and the caller promises exclusive
@@ -152,80 +154,44 @@ impl<T: Copy + Send, F: Fn(T, T) -> T + Send + Sync> Lanes for Typed<T, F> {
             unsafe { std::slice::from_raw_parts_mut(pointer.add(range.start), range.len()) }
         };
         let mut lanes: Vec<&mut [T]> = self.pointers.iter().map(slice_of).collect();
-        for start in (0..range.len()).step_by(TILE) {
-            let tile = start..(start + TILE).min(range.len());
-            match task {
-                Task::Combine { keep } => combine_tile(&mut lanes, tile, keep, &self.combine),
-                Task::Copy { from } => copy_tile(&mut lanes, tile, from),
-            }
+        match task {
+            Task::Combine { keep } => combine_with(&mut lanes, keep, &self.combine),
+            Task::Copy { from } => copy(&mut lanes, from),
         }
     }
 }
 
-/// The tree of [`Communicator`](crate::comm::Communicator): pairs, then pairs of pairs; a lane without a partner waits.
-fn combine_tile<T: Copy>(lanes: &mut [&mut [T]], tile: Range<usize>, keep: Option<usize>, f: &impl Fn(T, T) -> T) {
-    let ranks = lanes.len();
-    let mut stride = 1;
-    while stride < ranks {
-        for left in (0..ranks - stride).step_by(2 * stride) {
-            let (head, tail) = lanes.split_at_mut(left + stride);
-            for (a, b) in head[left][tile.clone()].iter_mut().zip(&tail[0][tile.clone()]) {
-                *a = f(*a, *b);
-            }
-        }
-        stride *= 2;
-    }
-    let Some((sum, others)) = lanes.split_first_mut() else { return };
-    for (index, lane) in others.iter_mut().enumerate() {
-        if keep.is_none_or(|rank| rank == index + 1) {
-            lane[tile.clone()].copy_from_slice(&sum[tile.clone()]);
-        }
-    }
-}
-
-fn copy_tile<T: Copy>(lanes: &mut [&mut [T]], tile: Range<usize>, from: usize) {
+fn copy<T: Copy>(lanes: &mut [&mut [T]], from: usize) {
     let (before, rest) = lanes.split_at_mut(from);
     let Some((source, after)) = rest.split_first_mut() else { return };
-    for lane in before.iter_mut().chain(after) {
-        lane[tile.clone()].copy_from_slice(&source[tile.clone()]);
+    for tile in tiles(source.len()) {
+        for lane in before.iter_mut().chain(&mut *after) {
+            lane[tile.clone()].copy_from_slice(&source[tile.clone()]);
+        }
     }
 }
 
 macro_rules! lanes_of_kind {
-    ($buffers:expr, $op:expr, $variant:ident, $sum:expr, $max:expr, $min:expr) => {{
+    ($buffers:expr, $op:expr, $variant:ident, $element:ty) => {{
         let pointers = $buffers.iter_mut().map(|b| match b {
             Buffer::$variant(v) => v.as_mut_ptr(),
             _ => unreachable!("kinds were compared when the calls were posted"),
         });
         let pointers = pointers.collect();
         match $op {
-            ReduceOp::Sum => Box::new(Typed { pointers, combine: $sum }) as Box<dyn Lanes>,
-            ReduceOp::Max => Box::new(Typed { pointers, combine: $max }),
-            ReduceOp::Min => Box::new(Typed { pointers, combine: $min }),
+            ReduceOp::Sum => Box::new(Typed { pointers, combine: <$element>::sum }) as Box<dyn Lanes>,
+            ReduceOp::Max => Box::new(Typed { pointers, combine: <$element>::larger }),
+            ReduceOp::Min => Box::new(Typed { pointers, combine: <$element>::smaller }),
         }
     }};
 }
 
 fn lanes_of(buffers: &mut [Buffer], op: ReduceOp) -> Box<dyn Lanes> {
     match &buffers[0] {
-        Buffer::F32(_) => lanes_of_kind!(
-            buffers,
-            op,
-            F32,
-            |a: f32, b: f32| a + b,
-            |a: f32, b: f32| if a.is_nan() || a > b { a } else { b },
-            |a: f32, b: f32| if a.is_nan() || a < b { a } else { b }
-        ),
-        Buffer::F64(_) => lanes_of_kind!(
-            buffers,
-            op,
-            F64,
-            |a: f64, b: f64| a + b,
-            |a: f64, b: f64| if a.is_nan() || a > b { a } else { b },
-            |a: f64, b: f64| if a.is_nan() || a < b { a } else { b }
-        ),
-        Buffer::I64(_) => lanes_of_kind!(buffers, op, I64, i64::wrapping_add, i64::max, i64::min),
-        Buffer::U8(_) => lanes_of_kind!(buffers, op, U8, u8::wrapping_add, u8::max, u8::min),
+        Buffer::F32(_) => lanes_of_kind!(buffers, op, F32, f32),
+        Buffer::F64(_) => lanes_of_kind!(buffers, op, F64, f64),
+        Buffer::I64(_) => lanes_of_kind!(buffers, op, I64, i64),
+        Buffer::U8(_) => lanes_of_kind!(buffers, op, U8, u8),
     }
 }
 
