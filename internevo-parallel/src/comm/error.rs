@@ -121,6 +121,16 @@ pub enum FailureCause {
         /// How long it waited.
         waited: std::time::Duration,
     },
+    /// The machinery between the ranks failed.
+    #[error("rank {rank}: {what}; it was {}", waiting_in(waiting.as_deref()))]
+    Transport {
+        /// The rank on which it failed.
+        rank: usize,
+        /// What failed and how.
+        what: String,
+        /// What that rank was waiting in.
+        waiting: Option<String>,
+    },
     /// This rank's own call makes no sense.
     #[error("rank {rank}: {call}: {reason}")]
     Invalid {
@@ -131,6 +141,10 @@ pub enum FailureCause {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+fn waiting_in(call: Option<&str>) -> String {
+    call.map_or_else(|| "not waiting for anyone".to_owned(), |call| format!("waiting in {call}"))
 }
 
 fn list(calls: &[(usize, String)]) -> String {

@@ -1,20 +1,27 @@
 //! Communicators: how ranks talk to each other. The [`Communicator`] trait, the owned [`Buffer`]s it moves and the
 //! [`Pending`] handles it returns.
 //!
-//! Here too: the in-process backend ([`local_world`], [`run_ranks`]), small helpers on top of any backend
+//! Here too: the in-process backend ([`local_world`], [`run_ranks`]), the one without peers ([`dry_world`]), counting what is
+//! sent ([`record`]), a process per GPU (`nccl`, feature `nccl`), small helpers on top of any backend
 //! ([`gather_bytes`], [`agree`]) and the suite every backend must pass ([`conformance`]). Not here: who belongs to which
 //! group (`groups.rs`), and what is reduced in training (`zero/`).
 
 mod buffer;
+mod checks;
 pub mod conformance;
+mod dry;
 mod error;
 mod helpers;
 mod local;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 mod ranks;
+mod self_mail;
 
 use std::sync::Arc;
 
 pub use buffer::{Buffer, ElementKind, ReduceOp};
+pub use dry::{DryOptions, VolumeRecorder, dry_world, record};
 pub use error::{CommError, FailureCause, RankTrace};
 pub use helpers::{agree, gather_bytes};
 pub use local::{LocalOptions, local_world, local_world_with};
@@ -51,6 +58,17 @@ pub trait Communicator: Send + Sync {
     /// # Errors
     /// As every collective.
     fn split(&self, color: Option<u32>, key: i32) -> Result<Option<Arc<dyn Communicator>>, CommError>;
+
+    /// The group of `members`, which are ranks of this group, ascending, this rank among them. Collective over all ranks of
+    /// this group, where everyone names its own set and two sets are equal or disjoint.
+    ///
+    /// # Errors
+    /// A failed world, or `members` that are no such set.
+    fn subgroup(&self, members: &[usize]) -> Result<Arc<dyn Communicator>, CommError> {
+        let place = checks::Caller { slot: self.rank(), members: self.world_ranks() }.place(members)?;
+        let group = self.split(Some(members[0] as u32), place as i32)?;
+        Ok(group.expect("a rank that names a color is in a group"))
+    }
 
     /// Combines all ranks' buffers element by element; every rank receives the result, in its own buffer.
     ///
@@ -112,6 +130,15 @@ pub trait Communicator: Send + Sync {
 
     /// Ends the job: every rank's present and later calls fail with `why` and this rank's number.
     fn abort(&self, why: &str);
+
+    /// [`Communicator::subgroup`] with a name for reports, such as `zero1`.
+    ///
+    /// # Errors
+    /// As [`Communicator::subgroup`].
+    fn subgroup_named(&self, name: &str, members: &[usize]) -> Result<Arc<dyn Communicator>, CommError> {
+        let _ = name;
+        self.subgroup(members)
+    }
 }
 
 /// How many elements [`Communicator::all_to_all_v`] moves to and from each rank.
