@@ -132,8 +132,8 @@ impl Nccl {
     /// Loads the library at `path`, or of that name on the system's search path.
     fn load(path: &Path) -> Result<Self, String> {
         // SAFETY: loading runs the library's initialisers; those of NCCL set up its own state and nothing else.
-        let library = unsafe { Library::new(path) }.map_err(|e| e.to_string())?;
-        let functions = Functions::of(&library).map_err(|e| e.to_string())?;
+        let library = unsafe { Library::new(path) }.map_err(|e| loader_text(&e))?;
+        let functions = Functions::of(&library).map_err(|e| loader_text(&e))?;
         let mut number = 0;
         // SAFETY: `number` is valid for writing.
         let code = unsafe { (functions.get_version)(&mut number) };
@@ -189,6 +189,11 @@ impl Nccl {
         };
         Err(NcclError::Call { function, code, text })
     }
+}
+
+/// What the loader said: the error itself only names the call that failed.
+fn loader_text(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// Loads NCCL from where [`LIBRARY_VARIABLE`] says, otherwise from the system's search path.

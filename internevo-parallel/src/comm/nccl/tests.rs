@@ -9,13 +9,13 @@ use crate::comm::FailureCause;
 
 #[test]
 fn what_is_not_there_is_reported_with_every_place_that_was_tried() {
-    let missing = locate_at(Some(Path::new("/nowhere/libnccl.so.2"))).err().expect("there is no such file");
+    let missing = locate_at(Some(Path::new("/nowhere/libnccl.so.2"))).expect_err("there is no such file");
     assert_eq!(missing.tried.len(), 1);
     let text = missing.to_string();
     assert!(text.contains("/nowhere/libnccl.so.2") && text.contains(LIBRARY_VARIABLE), "{text}");
 
     let empty = tempfile::tempdir().expect("a folder");
-    let missing = locate_at(Some(empty.path())).err().expect("the folder is empty");
+    let missing = locate_at(Some(empty.path())).expect_err("the folder is empty");
     let tried: Vec<_> =
         missing.tried.iter().map(|(path, _)| path.strip_prefix(empty.path()).expect("below it")).collect();
     let wheel = Path::new("nvidia/nccl/lib");
@@ -26,13 +26,13 @@ fn what_is_not_there_is_reported_with_every_place_that_was_tried() {
 #[test]
 fn a_library_that_is_not_nccl_is_refused_with_the_function_it_lacks() {
     // Every process has the C library loaded.
-    let missing = locate_at(Some(Path::new("libc.so.6"))).err().expect("it has no collectives");
+    let missing = locate_at(Some(Path::new("libc.so.6"))).expect_err("it has no collectives");
     assert!(missing.to_string().contains("ncclGetVersion"), "{missing}");
 
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("libnccl.so.2");
     std::fs::write(&file, "not a library").expect("a file");
-    let missing = locate_at(Some(folder.path())).err().expect("a text cannot be loaded");
+    let missing = locate_at(Some(folder.path())).expect_err("a text cannot be loaded");
     assert_eq!(missing.tried.len(), 1, "the file that exists is the only candidate: {missing}");
     assert_eq!(missing.tried[0].0, file);
 }
