@@ -27,7 +27,8 @@
 //! A stage of a 1F1B pipeline of p stages holds the activations of p - stage micro-batches (Narayanan et al. 2021, 2.2.1), an
 //! interleaved one those of 2(p - stage - 1) + (chunks - 1)p + 1 chunks (as Megatron's warm-up).
 //!
-//! Not counted: tiles and chunks inside kernels, the batch itself, the allocator's slack, code.
+//! Not counted: a micro-batch's gradients between the tape and their sums (up to 4P where the tape hands over all of them at its
+//! end), tiles and chunks inside kernels, the batch itself, the allocator's slack, code.
 
 use serde::Serialize;
 

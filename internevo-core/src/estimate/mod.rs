@@ -99,11 +99,14 @@ pub struct Step {
 
 impl Step {
     /// The step of a configured job; `vocab` are the rows of its embedding. What the configuration has no key for is off.
+    ///
+    /// # Panics
+    /// If the tensor mode is unknown, with which there is no layout.
     pub fn from_config(config: &Config, layout: ParallelLayout, vocab: usize) -> Self {
         Self {
             shape: ModelShape::new(&config.model, vocab),
             layout,
-            mode: TensorMode::named(&config.parallel.tensor.mode).unwrap_or(TensorMode::Mtp),
+            mode: TensorMode::named(&config.parallel.tensor.mode).expect("a layout has a known tensor mode"),
             zero_stage: 1,
             context: 1,
             chunks: 1,
