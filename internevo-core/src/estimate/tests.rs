@@ -3,11 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::{
-    config::{ParallelConfig, PipelineParallelConfig, TensorParallelConfig, WeightParallelConfig, Zero1Config},
-    flops::parameters,
-    volume::Verb,
-};
+use crate::{config::ParallelConfig, flops::parameters, volume::Verb};
 
 /// Dimensions that every group size used here divides.
 const SHAPE: ModelShape =
@@ -26,12 +22,11 @@ struct Sizes {
 
 fn step(mode: TensorMode, sizes: Sizes) -> Step {
     let name = MODES.iter().find(|(_, m)| *m == mode).expect("all modes are listed").0;
-    let config = ParallelConfig {
-        zero1: Zero1Config { size: sizes.zero1 },
-        tensor: TensorParallelConfig { size: sizes.tensor, mode: name.into() },
-        pipeline: PipelineParallelConfig { size: sizes.pipeline },
-        weight: WeightParallelConfig { size: sizes.weight },
-    };
+    let mut config = ParallelConfig::default();
+    config.zero1.size = sizes.zero1;
+    config.pipeline.size = sizes.pipeline;
+    (config.tensor.size, config.tensor.mode) = (sizes.tensor, name.into());
+    config.weight.size = sizes.weight;
     let layout = ParallelLayout::new(&config, sizes.world).unwrap_or_else(|e| panic!("{e}"));
     let mut step = Step::from_config(&Config::default(), layout, SHAPE.vocab as usize);
     (step.shape, step.mode, step.tokens, step.micro_batches) = (SHAPE, mode, 4096, 4);
