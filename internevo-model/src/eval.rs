@@ -5,7 +5,7 @@ use burn::module::Module;
 use internevo_core::batch::{IGNORE_INDEX, PackedBatch};
 use serde::Serialize;
 
-use crate::decoder::Decoder;
+use crate::decoder::{Decoder, Execution};
 
 /// What is added up over batches and ranks.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -71,9 +71,23 @@ pub fn evaluate<'a>(
     batches: impl IntoIterator<Item = &'a PackedBatch>,
     token_bytes: Option<&[u32]>,
 ) -> EvalSums {
+    evaluate_on(decoder, &Execution::alone(decoder.spec().kernels), batches, token_bytes)
+}
+
+/// [`evaluate`] on one rank of a layout: this rank's part of the sums if the strategy splits losses. Collective over the groups of
+/// the execution; unwinds when ranks cannot communicate, as [`Decoder::loss_on`].
+///
+/// # Panics
+/// As [`evaluate`].
+pub fn evaluate_on<'a>(
+    decoder: &Decoder,
+    on: &Execution,
+    batches: impl IntoIterator<Item = &'a PackedBatch>,
+    token_bytes: Option<&[u32]>,
+) -> EvalSums {
     let decoder = decoder.valid();
     let sums = |batch: &PackedBatch| {
-        let result = decoder.loss(batch, 0.0, 1.0);
+        let result = decoder.loss_on(on, batch, 0.0, 1.0);
         let labels = batch.labels.iter().filter(|l| **l != IGNORE_INDEX);
         let length = |lengths: &[u32]| labels.map(|l| f64::from(lengths[*l as usize])).sum();
         EvalSums {

@@ -13,6 +13,17 @@ pub enum ElementKind {
     U8,
 }
 
+impl ElementKind {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F64 | Self::I64 => 8,
+            Self::U8 => 1,
+        }
+    }
+}
+
 impl std::fmt::Display for ElementKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -72,6 +83,16 @@ macro_rules! on_vector {
 pub(crate) use on_vector;
 
 impl Buffer {
+    /// `len` zeros of `kind`.
+    pub fn zeros(kind: ElementKind, len: usize) -> Self {
+        match kind {
+            ElementKind::F32 => Self::F32(vec![0.0; len]),
+            ElementKind::F64 => Self::F64(vec![0.0; len]),
+            ElementKind::I64 => Self::I64(vec![0; len]),
+            ElementKind::U8 => Self::U8(vec![0; len]),
+        }
+    }
+
     /// Element type.
     pub fn kind(&self) -> ElementKind {
         match self {
@@ -90,17 +111,6 @@ impl Buffer {
     /// Whether there is no element.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// `len` zeros.
-    #[cfg_attr(not(feature = "mpi"), allow(dead_code))]
-    pub(crate) fn zeros(kind: ElementKind, len: usize) -> Self {
-        match kind {
-            ElementKind::F32 => Self::F32(vec![0.0; len]),
-            ElementKind::F64 => Self::F64(vec![0.0; len]),
-            ElementKind::I64 => Self::I64(vec![0; len]),
-            ElementKind::U8 => Self::U8(vec![0; len]),
-        }
     }
 
     /// The floats.
@@ -147,3 +157,14 @@ impl Buffer {
         }
     }
 }
+
+macro_rules! from_vector {
+    ($($variant:ident($element:ty)),*) => {
+        $(impl From<Vec<$element>> for Buffer {
+            fn from(vector: Vec<$element>) -> Self {
+                Self::$variant(vector)
+            }
+        })*
+    };
+}
+from_vector!(F32(f32), F64(f64), I64(i64), U8(u8));

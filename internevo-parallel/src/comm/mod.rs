@@ -2,13 +2,16 @@
 //! [`Pending`] handles it returns.
 //!
 //! Here too: the in-process backend ([`local_world`], [`run_ranks`]), a process per rank through Open MPI (`mpi_world`, feature
-//! `mpi`), small helpers on top of any backend ([`gather_bytes`], [`agree`]), the flight recorder ([`RankTrace`],
-//! [`write_flight`]) and the suite every backend must pass ([`conformance`]). Not here: who belongs to which group
-//! (`groups.rs`), how a process learns its rank (`launch/`), and what is reduced in training (`zero/`).
+//! `mpi`), a process per GPU (`nccl`, feature `nccl`), the one without peers ([`dry_world`]), counting what is sent ([`record`]),
+//! small helpers on top of any backend ([`gather_bytes`], [`agree`]), the flight recorder ([`RankTrace`], [`write_flight`]) and
+//! the suite every backend must pass ([`conformance`]). Not here: who belongs to which group (`groups.rs`), how a process
+//! learns its rank (`launch/`), and what is reduced in training (`zero/`).
 
 mod buffer;
 mod call;
+mod checks;
 pub mod conformance;
+mod dry;
 mod error;
 mod flight;
 mod helpers;
@@ -16,12 +19,16 @@ mod local;
 mod member;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 mod ranks;
+mod self_mail;
 mod tree;
 
 use std::sync::Arc;
 
 pub use buffer::{Buffer, ElementKind, ReduceOp};
+pub use dry::{DryOptions, VolumeRecorder, dry_world, record};
 pub use error::{CommError, Death, FailureCause};
 pub use flight::{RankTrace, write_flight};
 pub use helpers::{agree, gather_bytes};
@@ -145,6 +152,15 @@ pub trait Communicator: Send + Sync {
     /// be read at any time.
     fn flight(&self) -> Vec<RankTrace> {
         Vec::new()
+    }
+
+    /// [`Communicator::subgroup`] with a name for reports, such as `zero1`.
+    ///
+    /// # Errors
+    /// As [`Communicator::subgroup`].
+    fn subgroup_named(&self, name: &str, members: &[usize]) -> Result<Arc<dyn Communicator>, CommError> {
+        let _ = name;
+        self.subgroup(members)
     }
 }
 
