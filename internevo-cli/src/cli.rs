@@ -5,8 +5,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     commands::{
         completions::Completions, config::ConfigCommand, data::DataCommand, doctor::Doctor, eval::Eval, export::Export,
-        generate::Generate, import::Import, plugins::Plugins, report::Report, tokenizer::TokenizerCommand,
-        train::Train,
+        generate::Generate, import::Import, parity::Parity, plugins::Plugins, report::Report,
+        tokenizer::TokenizerCommand, train::Train,
     },
     context::Context,
 };
@@ -62,6 +62,8 @@ pub enum Command {
     Generate(Generate),
     /// Loss, perplexity and bits per byte on a text or token store
     Eval(Eval),
+    /// Train a small model on many layouts and compare each with one rank
+    Parity(Parity),
     /// Write report.html of a run
     Report(Report),
     /// List registered plugins
@@ -89,6 +91,7 @@ impl Command {
             Self::Import(c) => c.run(cx),
             Self::Generate(c) => c.run(cx),
             Self::Eval(c) => c.run(cx),
+            Self::Parity(c) => c.run(cx),
             Self::Report(c) => c.run(cx),
             Self::Plugins(c) => c.run(cx),
             Self::Config(c) => c.run(cx),

@@ -9,6 +9,7 @@ pub mod error;
 mod interrupt;
 mod logging;
 mod model_source;
+pub mod parity;
 mod phases;
 mod plugins;
 pub mod report;

@@ -4,12 +4,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use internevo_core::{
-    batch::PackedBatch,
-    config::Config,
-    layout::ParallelLayout,
-    plugin::Registry,
-};
+use internevo_core::{batch::PackedBatch, config::Config, layout::ParallelLayout, plugin::Registry};
 use internevo_parallel::{
     MicroBatches, ParallelError, ProcessGroups, ShardedOptimizer, StepOutcome, StrategyChoice, WeightGatherer,
     ZeroConfig,

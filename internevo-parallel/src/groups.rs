@@ -40,19 +40,16 @@ impl ProcessGroups {
         if layout.world() != world.size() {
             return Err(ParallelError::WorldSize { layout: layout.world(), world: world.size() });
         }
-        let group = |kind| -> Result<Arc<dyn Communicator>, ParallelError> {
-            let members = layout.group_of(kind, world.rank());
-            Ok(if members.len() == world.size() { world.clone() } else { world.subgroup(&members)? })
-        };
+        let group = |name, kind| world.subgroup_named(name, &layout.group_of(kind, world.rank()));
         Ok(Self {
-            data: group(GroupKind::Data)?,
-            tensor: group(GroupKind::Tensor)?,
-            weight: group(GroupKind::Weight)?,
-            zero1: group(GroupKind::Zero1)?,
-            zero1_replica: group(GroupKind::Zero1Replica)?,
-            state: group(GroupKind::State)?,
-            head: group(GroupKind::SequenceHead)?,
-            context: group(GroupKind::SequenceContext)?,
+            data: group("data", GroupKind::Data)?,
+            tensor: group("tensor", GroupKind::Tensor)?,
+            weight: group("weight", GroupKind::Weight)?,
+            zero1: group("zero1", GroupKind::Zero1)?,
+            zero1_replica: group("zero1_replica", GroupKind::Zero1Replica)?,
+            state: group("state", GroupKind::State)?,
+            head: group("head", GroupKind::SequenceHead)?,
+            context: group("context", GroupKind::SequenceContext)?,
             world,
         })
     }

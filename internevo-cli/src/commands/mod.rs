@@ -8,6 +8,7 @@ pub mod eval;
 pub mod export;
 pub mod generate;
 pub mod import;
+pub mod parity;
 pub mod plugins;
 pub mod report;
 pub mod tokenizer;

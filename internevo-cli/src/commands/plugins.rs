@@ -20,6 +20,7 @@ pub fn list() -> Result<Vec<PluginInfo>, PluginError> {
     let mut all = Registry::<internevo_data::FilterEntry>::collect()?.list();
     all.extend(Registry::<internevo_parallel::lr::LrScheduleEntry>::collect()?.list());
     all.extend(Registry::<internevo_parallel::optimizer::OptimizerEntry>::collect()?.list());
+    all.extend(Registry::<internevo_parallel::strategy::StrategyEntry>::collect()?.list());
     all.extend(Registry::<internevo_core::metrics::SinkEntry>::collect()?.list());
     all.sort_by_key(|p| (p.kind, p.name));
     Ok(all)

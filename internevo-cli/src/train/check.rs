@@ -2,31 +2,22 @@
 
 use internevo_core::{
     config::{ConfigError, ConfigErrors, Resolved},
-    layout::{GroupKind, ParallelLayout},
+    layout::ParallelLayout,
     metrics::SinkEntry,
     plugin::{PluginError, Registry},
 };
 use internevo_data::FilterEntry;
-use internevo_parallel::{lr, optimizer::OptimizerChoice};
+use internevo_parallel::{StrategyChoice, lr, optimizer::OptimizerChoice};
 
 use crate::{corpus, user_bail};
 
 /// The layout of a job that can be trained.
 ///
 /// # Errors
-/// Every unknown plugin with its place in the configuration; a layout that contradicts itself or that is not implemented.
+/// Every unknown plugin with its place in the configuration; a layout that contradicts itself.
 pub fn check(resolved: &Resolved) -> anyhow::Result<ParallelLayout> {
     let config = &resolved.config;
     let layout = ParallelLayout::new(&config.parallel, config.launch.ranks)?;
-    for (key, kind) in [("tensor", GroupKind::Tensor), ("pipeline", GroupKind::Pipeline), ("weight", GroupKind::Weight)]
-    {
-        let size = layout.size(kind);
-        if size > 1 {
-            user_bail!(
-                "parallel.{key}.size: {size} is not supported: training is data-parallel with ZeRO-1, so it must be 1 here"
-            );
-        }
-    }
     let name = &config.job_name;
     if name.is_empty() || name == corpus::FOLDER || name.starts_with('.') || name.contains(['/', '\\']) {
         user_bail!("job_name: `{name}` cannot name a folder of runs");
@@ -42,6 +33,7 @@ fn unknown_plugins(resolved: &Resolved) -> Result<Vec<ConfigError>, PluginError>
     let mut mistakes = Vec::new();
     let mut note =
         |section: &str, error: Option<PluginError>| mistakes.extend(error.map(|e| resolved.locate(section, &e)));
+    note("parallel.tensor.mode", StrategyChoice::from_config(&Registry::collect()?, config).err());
     note("optimizer.kind", OptimizerChoice::from_config(&Registry::collect()?, config).err());
     note("lr_scheduler.kind", lr::from_config(&Registry::collect()?, config).err());
     for name in &config.monitor.sinks {

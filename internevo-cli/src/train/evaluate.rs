@@ -5,35 +5,29 @@ use std::{collections::HashMap, sync::Arc};
 
 use internevo_core::batch::{IGNORE_INDEX, PackedBatch};
 use internevo_data::loader::{LoaderError, PackedLoader};
-use internevo_model::{Decoder, evaluate};
-use internevo_parallel::comm::{Buffer, Communicator};
+use internevo_model::Engine;
+use internevo_parallel::comm::Buffer;
 
 use super::job::Job;
 
-/// Mean loss over the validation micro-batches, nats per token; `None` when none of their tokens has a label. Collective over
-/// the data-parallel group. Bit-identical for any number of ranks.
+/// Mean loss over the validation micro-batches, nats per token; `None` when none of their tokens has a label. Collective.
+/// Bit-identical for any number of data-parallel ranks.
 ///
 /// # Errors
 /// A damaged store, or a failed world.
-pub fn validate(
-    job: &Job<'_>,
-    valid: &Arc<PackedLoader>,
-    decoder: &Decoder,
-    data: &dyn Communicator,
-) -> anyhow::Result<Option<f64>> {
+pub fn validate(job: &Job<'_>, valid: &Arc<PackedLoader>, engine: &Engine) -> anyhow::Result<Option<f64>> {
+    let data = &engine.groups().data;
     let indices = valid.evaluation(job.config.data.valid_micro_num as u64);
     let ranks = data.size() as u64;
     let rounds = (indices.end - indices.start).div_ceil(ranks);
     let mut own = Vec::new();
     for round in 0..rounds {
         let index = indices.start + round * ranks + data.rank() as u64;
-        // A rank without a micro-batch in the last round adds nothing.
-        let mut sums = [0.0; 3];
-        if index < indices.end {
-            let result = evaluate(decoder, [&valid.micro_batch(index)?], None);
-            sums = [result.nll, result.tokens, result.correct];
-        }
-        own.extend(sums);
+        // A rank without a micro-batch in the last round takes part with one that does not count: others may need its share of
+        // the weights.
+        let counts = index < indices.end;
+        let result = engine.evaluate(&valid.micro_batch(if counts { index } else { indices.start })?)?;
+        own.extend(if counts { [result.nll, result.tokens, result.correct] } else { [0.0; 3] });
     }
     let all = data.all_gather(Buffer::F64(own))?.wait()?.into_f64();
     let at = |round: u64, rank: u64| &all[3 * (rank * rounds + round) as usize..][..3];
@@ -43,7 +37,7 @@ pub fn validate(
 }
 
 /// Adds triples one after the other: floating-point sums depend on their order.
-pub fn add_in_order<'a>(triples: impl Iterator<Item = &'a [f64]>) -> [f64; 3] {
+fn add_in_order<'a>(triples: impl Iterator<Item = &'a [f64]>) -> [f64; 3] {
     triples.fold([0.0; 3], |sum, t| [sum[0] + t[0], sum[1] + t[1], sum[2] + t[2]])
 }
 

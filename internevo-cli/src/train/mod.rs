@@ -188,6 +188,7 @@ fn valid_loader(
 fn plugins_in_use(config: &Config) -> anyhow::Result<Vec<String>> {
     let named = |kind: &str, name: &str| match kind {
         "optimizer" => config.optimizer.kind == name,
+        "strategy" => config.parallel.tensor.mode == name,
         "lr_schedule" => config.lr_scheduler.kind == name,
         "sink" => config.monitor.sinks.iter().any(|s| s == name),
         "filter" => {

@@ -12,7 +12,7 @@ use internevo_core::{
 use internevo_data::loader::LoaderState;
 use internevo_model::{ModelSpec, param_specs};
 use internevo_parallel::{
-    ProcessGroups, ShardedOptimizer, ZeroConfig,
+    ProcessGroups, ShardedOptimizer, StatePlan, ZeroConfig,
     checkpoint::{self, CheckpointState, Content, Found, SaveRequest},
     comm::local_world,
     optimizer::OptimizerChoice,
@@ -155,7 +155,8 @@ pub fn write_weights(folder: &Path, spec: &ModelSpec, params: &[f32]) -> anyhow:
     let groups = ProcessGroups::new(&layout, world)?;
     let choice = OptimizerChoice::from_config(&Registry::collect()?, &config)?;
     let zero = ZeroConfig::from_config(&config)?;
-    let optimizer = ShardedOptimizer::new(param_specs(spec), params.to_vec(), groups, &choice, zero)?;
+    let plan = StatePlan::replicated(param_specs(spec), layout, config.hybrid_zero_optimizer.reduce_bucket_size)?;
+    let optimizer = ShardedOptimizer::new(plan, params.to_vec(), groups, &choice, zero)?;
     let trainer = TrainerState { model: spec.clone(), progress: Progress::default(), loader: None };
     let trainer = serde_json::to_value(&trainer)?;
     let request = SaveRequest { dir: folder, step: 0, config_hash: "", plugins: &[], trainer: &trainer };
