@@ -22,6 +22,9 @@
 //! Rotary works in place, residual additions and weights save nothing. Recomputing attention drops its rows and those of `wo`, and
 //! keeps the input of `wqkv` as this rank's tokens; recomputing a block leaves its input, h/s. While a block is replayed, one
 //! block's activations exist besides.
+//! Measured by counting what a forward leaves allocated (default model, 2048 tokens, two blocks against six): 3916.3 elements per
+//! token and block, where the table gives 3914; with the head, 0.07 % more than this file says.
+//!
 //! The last stage keeps the final norm's input and, because the fused head makes both gradients in the forward, T·h and V·h/t.
 //!
 //! A stage of a 1F1B pipeline of p stages holds the activations of p - stage micro-batches (Narayanan et al. 2021, 2.2.1), an
