@@ -81,7 +81,9 @@ pub enum LaunchError {
         world: usize,
     },
     /// Two launchers say different things about this very process.
-    #[error("{first}={first_value} contradicts {second}={second_value}: unset the one that is left over from elsewhere")]
+    #[error(
+        "{first}={first_value} contradicts {second}={second_value}: unset the one that is left over from elsewhere"
+    )]
     Contradiction {
         /// A variable.
         first: &'static str,
@@ -158,11 +160,7 @@ impl Launch {
 }
 
 impl Names {
-    fn read(
-        &self,
-        vars: &impl Fn(&str) -> Option<String>,
-        rendezvous: Option<String>,
-    ) -> Result<Launch, LaunchError> {
+    fn read(&self, vars: &impl Fn(&str) -> Option<String>, rendezvous: Option<String>) -> Result<Launch, LaunchError> {
         let needed = |variable: &'static str| {
             number(vars, variable)?.ok_or(LaunchError::Missing { present: self.rank, missing: variable })
         };
@@ -228,13 +226,8 @@ mod tests {
 
     const MPIRUN: [(&str, &str); 3] =
         [("OMPI_COMM_WORLD_RANK", "5"), ("OMPI_COMM_WORLD_SIZE", "8"), ("OMPI_COMM_WORLD_LOCAL_RANK", "1")];
-    const TORCHRUN: [(&str, &str); 5] = [
-        ("RANK", "3"),
-        ("WORLD_SIZE", "4"),
-        ("LOCAL_RANK", "1"),
-        ("MASTER_ADDR", "node-0"),
-        ("MASTER_PORT", "29500"),
-    ];
+    const TORCHRUN: [(&str, &str); 5] =
+        [("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1"), ("MASTER_ADDR", "node-0"), ("MASTER_PORT", "29500")];
 
     #[test]
     fn every_launcher_s_variables_are_understood() {
@@ -246,14 +239,13 @@ mod tests {
         assert_eq!(torchrun.rendezvous.as_deref(), Some("node-0:29500"));
         let srun = detect(&[("SLURM_PROCID", "2"), ("SLURM_NTASKS", "3"), ("SLURM_LOCALID", "0")]).expect("sound");
         assert_eq!(place(&srun), (Launcher::Srun, 2, 3, 0));
-        let pod = [
-            ("JOB_COMPLETION_INDEX", "1"),
-            ("WORLD_SIZE", "2"),
-            ("MASTER_ADDR", "fd00::1"),
-            ("MASTER_PORT", "29500"),
-        ];
+        let pod =
+            [("JOB_COMPLETION_INDEX", "1"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "fd00::1"), ("MASTER_PORT", "29500")];
         let pod = detect(&pod).expect("sound");
-        assert_eq!((place(&pod), pod.rendezvous.as_deref()), ((Launcher::Kubernetes, 1, 2, 0), Some("[fd00::1]:29500")));
+        assert_eq!(
+            (place(&pod), pod.rendezvous.as_deref()),
+            ((Launcher::Kubernetes, 1, 2, 0), Some("[fd00::1]:29500"))
+        );
         let alone = detect(&[("RANK", "")]).expect("sound");
         assert_eq!(place(&alone), (Launcher::Alone, 0, 1, 0));
     }

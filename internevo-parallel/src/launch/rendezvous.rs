@@ -63,7 +63,7 @@ pub enum RendezvousError {
 }
 
 /// One handing over.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rendezvous<'a> {
     /// `host:port` of rank 0.
     pub address: &'a str,
@@ -174,9 +174,10 @@ impl Rendezvous<'_> {
 
     fn call(&self, rank: usize) -> io::Result<Vec<u8>> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        let connected = self.address.to_socket_addrs()?.find_map(|address| {
-            TcpStream::connect_timeout(&address, PATIENCE).map_err(|error| last = error).ok()
-        });
+        let connected = self
+            .address
+            .to_socket_addrs()?
+            .find_map(|address| TcpStream::connect_timeout(&address, PATIENCE).map_err(|error| last = error).ok());
         let Some(mut stream) = connected else { return Err(last) };
         be_patient(&stream)?;
         stream.write_all(&self.hello(rank))?;
@@ -208,7 +209,7 @@ mod tests {
         listener.local_addr().expect("bound").to_string()
     }
 
-    fn meeting(address: &str, purpose: &'static str) -> Rendezvous<'_> {
+    fn meeting<'a>(address: &'a str, purpose: &'a str) -> Rendezvous<'a> {
         Rendezvous { address, world: 4, purpose, patience: Duration::from_secs(20) }
     }
 
@@ -218,7 +219,7 @@ mod tests {
         let id: Vec<u8> = (0..128).collect();
         let meeting = meeting(&address, "nccl");
         let received: Vec<Vec<u8>> = thread::scope(|scope| {
-            let early: Vec<_> = (1..3).map(|rank| scope.spawn(|| meeting.fetch(rank))).collect();
+            let early: Vec<_> = (1..3).map(|rank| scope.spawn(move || meeting.fetch(rank))).collect();
             thread::sleep(5 * PAUSE);
             let server = scope.spawn(|| meeting.serve(&id));
             thread::sleep(5 * PAUSE);
@@ -259,7 +260,8 @@ mod tests {
         let meeting = meeting(&address, "nccl");
         assert!(matches!(meeting.serve(&vec![0; MOST_BYTES + 1]), Err(RendezvousError::Invalid { .. })));
         assert!(matches!(meeting.fetch(0), Err(RendezvousError::Invalid { .. })));
-        let busy = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)));
+        let busy =
+            TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)));
         let port = busy.as_ref().expect("a free port").local_addr().expect("bound").port();
         let address = format!("localhost:{port}");
         let error = Rendezvous { address: &address, ..meeting }.serve(b"id").expect_err("the port is busy");

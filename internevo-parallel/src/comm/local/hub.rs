@@ -125,13 +125,7 @@ impl Hub {
     }
 
     /// Brings `deposit` to call number `sequence` of `group`.
-    pub(super) fn post(
-        &self,
-        place: &Place,
-        sequence: u64,
-        call: Call,
-        deposit: Deposit,
-    ) -> Result<(), CommError> {
+    pub(super) fn post(&self, place: &Place, sequence: u64, call: Call, deposit: Deposit) -> Result<(), CommError> {
         let mut guard = self.lock();
         let state = &mut *guard;
         if let Some(failure) = &state.failure {

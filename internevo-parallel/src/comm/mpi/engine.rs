@@ -33,9 +33,28 @@ use crate::comm::{
 
 /// What the engine is asked to do.
 pub(super) enum Command {
-    Post { id: CallId, place: Place, sequence: u64, call: Call, deposit: Deposit },
-    Send { id: CallId, group: GroupId, buffer: Buffer, to: usize, tag: u32 },
-    Receive { id: CallId, group: GroupId, kind: ElementKind, len: usize, from: usize, tag: u32 },
+    Post {
+        id: CallId,
+        place: Place,
+        sequence: u64,
+        call: Call,
+        deposit: Deposit,
+    },
+    Send {
+        id: CallId,
+        group: GroupId,
+        buffer: Buffer,
+        to: usize,
+        tag: u32,
+    },
+    Receive {
+        id: CallId,
+        group: GroupId,
+        kind: ElementKind,
+        len: usize,
+        from: usize,
+        tag: u32,
+    },
     /// Something else has changed.
     Wake,
     /// No call follows.

@@ -27,8 +27,8 @@ use std::{
 use control::{Control, INVITATION_BYTES, Invitation};
 use engine::{Command, Engine};
 use shared::{Port, Shared};
-use transport::Transport;
 pub use transport::MpiFault;
+use transport::Transport;
 
 use super::{CommError, Communicator, RunError, call::Place, member::Member, ranks::panic_message};
 

@@ -47,7 +47,18 @@ impl Operation {
         let spread_tags = vec![0; ranks];
         let (outstanding, spreading) = (0, false);
         let mut operation = Self {
-            place, sequence, call, heard, spread_tags, outstanding, spreading, own, landing, send, receive, parts,
+            place,
+            sequence,
+            call,
+            heard,
+            spread_tags,
+            outstanding,
+            spreading,
+            own,
+            landing,
+            send,
+            receive,
+            parts,
         };
         operation.deliver_to_self();
         operation

@@ -215,13 +215,7 @@ impl Transport {
     /// # Safety
     /// The block's memory must stay alive and unwritten until `token` has been returned by [`Transport::poll`] as often as
     /// this call says, or for ever when it is not.
-    pub(super) unsafe fn send(
-        &mut self,
-        block: Block,
-        to: usize,
-        tag: u32,
-        token: Token,
-    ) -> Result<usize, MpiFault> {
+    pub(super) unsafe fn send(&mut self, block: Block, to: usize, tag: u32, token: Token) -> Result<usize, MpiFault> {
         // SAFETY: passed on to the caller.
         unsafe { self.start_pieces(block, to, tag, token, Direction::Send) }
     }
@@ -284,9 +278,7 @@ impl Transport {
             let mut handle = ffi::RSMPI_REQUEST_NULL;
             let kind = ffi::RSMPI_UINT8_T;
             let (name, code) = match direction {
-                Direction::Send => {
-                    ("MPI_Isend", ffi::MPI_Isend(start, count, kind, peer, tag, self.comm, &mut handle))
-                }
+                Direction::Send => ("MPI_Isend", ffi::MPI_Isend(start, count, kind, peer, tag, self.comm, &mut handle)),
                 Direction::Receive => {
                     ("MPI_Irecv", ffi::MPI_Irecv(start, count, kind, peer, tag, self.comm, &mut handle))
                 }

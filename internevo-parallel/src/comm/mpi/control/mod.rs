@@ -193,11 +193,8 @@ impl Control {
     /// Sends heartbeats, and looks after calls that can no more be completed.
     fn beat(&self) {
         while !self.shared.rest(self.shared.options.heartbeat) {
-            let word = if self.is_hub() {
-                Word::Table(self.shared.last_calls())
-            } else {
-                Word::Beat(self.shared.last_call())
-            };
+            let word =
+                if self.is_hub() { Word::Table(self.shared.last_calls()) } else { Word::Beat(self.shared.last_call()) };
             self.tell_all(&word);
             if let Some(cause) = self.shared.overdue() {
                 self.report(cause);
