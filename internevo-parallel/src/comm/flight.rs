@@ -48,8 +48,8 @@ impl Recorder {
         RankTrace { rank, made: self.made, calls: self.records.iter().map(Record::to_string).collect() }
     }
 
-    #[cfg_attr(not(feature = "mpi"), allow(dead_code))]
     /// [`Recorder::trace`] with the last call alone: what other ranks are told all the time.
+    #[cfg_attr(not(feature = "mpi"), allow(dead_code))]
     pub(crate) fn last(&self, rank: usize) -> RankTrace {
         RankTrace { rank, made: self.made, calls: self.records.back().map(Record::to_string).into_iter().collect() }
     }
