@@ -218,8 +218,8 @@ impl OptimizerChoice {
         Ok(choice)
     }
 
-    /// The optimizer of a job: `optimizer.kind` with the settings in [`OptimizerChoice::section`]. Tables of other optimizers are
-    /// not read.
+    /// The optimizer of a job: `optimizer.kind` with its settings: `adam` for `adamw`, `optimizer.settings.<name>` for any other.
+    /// Tables of other optimizers are not read.
     ///
     /// # Errors
     /// As [`OptimizerChoice::new`], and a table `optimizer.settings.adamw`, which nobody would read.
@@ -237,12 +237,13 @@ impl OptimizerChoice {
         Self::new(registry, kind, table)
     }
 
-    /// Where the settings of the optimizer that `config` names are, and where a mistake in them is to be looked for: `adam` for
-    /// `adamw`, `optimizer.settings.<name>` for any other.
-    pub fn section(config: &Config) -> String {
-        match config.optimizer.kind.as_str() {
-            AdamWPlugin::NAME => "adam".to_owned(),
-            kind => format!("optimizer.settings.{kind}"),
+    /// The key of the configuration that an error of [`OptimizerChoice::from_config`] is about, or the table that it is in: see
+    /// [`Resolved::locate`](internevo_core::config::Resolved::locate).
+    pub fn place(config: &Config, error: &PluginError) -> String {
+        match (error, config.optimizer.kind.as_str()) {
+            (PluginError::Config { .. }, AdamWPlugin::NAME) => "adam".to_owned(),
+            (PluginError::Config { .. } | PluginError::Build { .. }, kind) => format!("optimizer.settings.{kind}"),
+            _ => "optimizer.kind".to_owned(),
         }
     }
 
@@ -307,7 +308,5 @@ mod tests {
         let registry = Registry::collect().expect("no duplicates");
         let config = config("lion", "lion.beta1 = 0.95\nmuon.momentum = 7");
         OptimizerChoice::from_config(&registry, &config).expect("lion's table is sound");
-        assert_eq!(OptimizerChoice::section(&config), "optimizer.settings.lion");
-        assert_eq!(OptimizerChoice::section(&Config::default()), "adam");
     }
 }

@@ -18,11 +18,8 @@ impl Rules {
 
     /// `value` under `key` is refused unless it `holds`; `rule` completes "`value` …".
     pub(super) fn check(self, key: &str, value: impl Display, holds: bool, rule: &str) -> Result<(), PluginError> {
-        let refused = || PluginError::Config {
-            plugin: self.plugin,
-            key: key.to_owned(),
-            reason: format!("{value} {rule}"),
-        };
+        let refused =
+            || PluginError::Config { plugin: self.plugin, key: key.to_owned(), reason: format!("{value} {rule}") };
         if holds { Ok(()) } else { Err(refused()) }
     }
 

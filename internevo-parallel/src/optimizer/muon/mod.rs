@@ -298,7 +298,11 @@ mod tests {
             let norm = direction.iter().map(|d| d * d).sum::<f64>().sqrt() + 1e-7;
             let quintic = |x: f64| 3.4445 * x - 4.775 * x.powi(3) + 2.0315 * x.powi(5);
             for (at, p) in expected.iter_mut().enumerate() {
-                let o = if at % (side + 1) == 0 { (0..5).fold(direction[at / side] / norm, |x, _| quintic(x)) } else { 0.0 };
+                let o = if at % (side + 1) == 0 {
+                    (0..5).fold(direction[at / side] / norm, |x, _| quintic(x))
+                } else {
+                    0.0
+                };
                 *p -= lr * (0.2 * (side as f64).sqrt() * o + config.weight_decay * *p);
             }
         }
@@ -349,6 +353,9 @@ mod tests {
         assert_eq!(whole, parts);
         let uneven = Alone::new(&[("layers.0.attention.wqkv.weight", &[10, 6], true)]);
         let message = MuonPlugin::build(config, &uneven.shard).err().expect("refused").to_string();
-        assert!(message.contains("3 blocks do not divide the 10 rows of `layers.0.attention.wqkv.weight`"), "{message}");
+        assert!(
+            message.contains("3 blocks do not divide the 10 rows of `layers.0.attention.wqkv.weight`"),
+            "{message}"
+        );
     }
 }

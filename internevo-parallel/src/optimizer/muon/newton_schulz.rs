@@ -4,7 +4,7 @@ use gemm::Parallelism;
 use rayon::prelude::*;
 
 /// Jordan's quintic (2024): `x -> a x + b x³ + c x⁵` applied to all singular values. The coefficients trade convergence to 1 for
-/// a steep start: after five steps, singular values from about 0.003 up lie in 0.68 to 1.14.
+/// a steep start: five steps bring singular values from 0.002 to 1 into the range 0.68 to 1.21.
 const QUINTIC: [f32; 3] = [3.4445, -4.7750, 2.0315];
 /// Keeps a zero matrix zero.
 const EPS: f64 = 1e-7;
@@ -154,7 +154,7 @@ mod tests {
         orthogonalize(&mut x, 2, 5);
         let [a, b, c] = QUINTIC.map(f64::from);
         let value = (0..5).fold(0.5f64.sqrt(), |s, _| a * s + b * s.powi(3) + c * s.powi(5));
-        assert!((0.68..1.14).contains(&value));
+        assert!((0.68..1.21).contains(&value));
         for (found, expected) in x.iter().zip([0.0, -value, 0.0, value, 0.0, 0.0]) {
             assert!((f64::from(*found) - expected).abs() <= 1e-5, "{x:?} against {value}");
         }
