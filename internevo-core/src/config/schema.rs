@@ -38,7 +38,7 @@ pub struct Config {
     pub hybrid_zero_optimizer: HybridZeroOptimizerConfig,
     /// The loss.
     pub loss: LossConfig,
-    /// Which optimizer plugin; its settings are in its own section (`adam` for `adamw`).
+    /// Which optimizer plugin, and the settings of each.
     pub optimizer: OptimizerConfig,
     /// AdamW, with InternEvo's key names.
     pub adam: AdamConfig,
@@ -512,13 +512,16 @@ pub struct LossConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct OptimizerConfig {
-    /// Name of a registered optimizer.
+    /// Name of a registered optimizer: `adamw`, `lion`, `adafactor`, `muon`. Its peak learning rate is `adam.lr`.
     pub kind: String,
+    /// Settings of each optimizer, by its name; those of `adamw` are section `adam`.
+    #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
+    pub settings: toml::Table,
 }
 
 impl Default for OptimizerConfig {
     fn default() -> Self {
-        Self { kind: "adamw".into() }
+        Self { kind: "adamw".into(), settings: toml::Table::new() }
     }
 }
 
