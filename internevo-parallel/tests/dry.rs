@@ -1,7 +1,5 @@
 //! A rank of a large world without its peers: the optimizer runs, and what it would send is what the formulas say.
 
-use std::sync::Arc;
-
 use internevo_core::{
     config::Config,
     estimate::{Step, volumes},
@@ -10,71 +8,118 @@ use internevo_core::{
     volume::{Verb, VolumeRow},
 };
 use internevo_parallel::{
-    ParamSpec, ProcessGroups, ShardedOptimizer, ZeroConfig,
-    comm::{Communicator, DryOptions, dry_world},
+    ParamSpec, ProcessGroups, ShardedOptimizer, StatePlan, ZeroConfig,
+    comm::{DryOptions, dry_world},
     optimizer::OptimizerChoice,
-    state::BLOCK,
 };
 
-/// Bytes of a block's sum of squares, which the gradient norm gathers besides the parameters.
-const BLOCK_SUM: u64 = 8;
-
-/// Buckets of 16 blocks, data parallelism alone.
-fn config(zero1: i64) -> Config {
-    let mut config = Config::default();
-    config.parallel.zero1.size = zero1;
-    config.hybrid_zero_optimizer.reduce_bucket_size = 16 * BLOCK * 4;
-    config
-}
-
-fn groups(layout: &ParallelLayout, world: Arc<dyn Communicator>) -> ProcessGroups {
-    let group = |kind, name| world.subgroup_named(name, &layout.group_of(kind, world.rank())).expect("a member");
-    ProcessGroups {
-        data: group(GroupKind::Data, "data"),
-        zero1: group(GroupKind::Zero1, "zero1"),
-        zero1_replica: group(GroupKind::Zero1Replica, "zero1_replica"),
-        world,
+/// Parameters of a model with the dimension that a tensor group divides.
+fn parameters(step: &Step) -> Vec<(ParamSpec, Option<usize>)> {
+    let s = &step.shape;
+    let spec = |name: String, shape: Vec<u64>| ParamSpec {
+        decay: shape.len() > 1,
+        name,
+        shape: shape.into_iter().map(|n| n as usize).collect(),
+    };
+    let qkv = (s.heads + 2 * s.kv_heads) * s.head_dim;
+    let mut all = vec![(spec("tok".into(), vec![s.vocab, s.hidden]), Some(0))];
+    for i in 0..s.layers {
+        all.push((spec(format!("{i}.attention_norm"), vec![s.hidden]), None));
+        all.push((spec(format!("{i}.wqkv"), vec![qkv, s.hidden]), Some(0)));
+        all.push((spec(format!("{i}.wo"), vec![s.hidden, s.heads * s.head_dim]), Some(1)));
+        all.push((spec(format!("{i}.ffn_norm"), vec![s.hidden]), None));
+        all.push((spec(format!("{i}.w1"), vec![s.ffn, s.hidden]), Some(0)));
+        all.push((spec(format!("{i}.w3"), vec![s.ffn, s.hidden]), Some(0)));
+        all.push((spec(format!("{i}.w2"), vec![s.hidden, s.ffn]), Some(1)));
     }
+    all.push((spec("norm".into(), vec![s.hidden]), None));
+    all.push((spec("output".into(), vec![s.vocab, s.hidden]), Some(0)));
+    all
 }
 
-/// What rank `rank` of `world` counts in one step over `elements` parameters.
-fn counted(config: &Config, layout: &ParallelLayout, rank: usize, elements: usize) -> Vec<VolumeRow> {
+/// What rank `rank` counts in one step.
+fn counted(config: &Config, layout: &ParallelLayout, step: &Step, rank: usize) -> Vec<VolumeRow> {
     let (comm, recorder) = dry_world(rank, layout.world(), DryOptions::default());
-    let adamw = OptimizerChoice::from_config(&Registry::collect().expect("plugins"), config).expect("adamw");
-    let specs = vec![ParamSpec { name: "w".into(), shape: vec![elements], decay: false }];
+    let choice = OptimizerChoice::from_config(&Registry::collect().expect("plugins"), config).expect("adamw");
+    let (specs, splits): (Vec<_>, Vec<_>) = parameters(step).into_iter().unzip();
+    let splits = if layout.is_isp() { vec![None; splits.len()] } else { splits };
+    let partial = matches!(config.parallel.tensor.mode.as_str(), "msp" | "fsp");
+    let bucket = config.hybrid_zero_optimizer.reduce_bucket_size;
+    let plan = StatePlan::new(specs, splits, partial, layout.clone(), bucket).expect("names differ");
     let zero = ZeroConfig::from_config(config).expect("a known reduction");
-    let mut optimizer =
-        ShardedOptimizer::new(specs, vec![0.5; elements], groups(layout, comm), &adamw, zero).expect("a valid start");
+    let groups = ProcessGroups::new(layout, comm).expect("groups");
+    let initial = vec![0.5; plan.table(rank).expect("names differ").total()];
+    let mut optimizer = ShardedOptimizer::new(plan, initial, groups, &choice, zero).expect("a valid start");
     recorder.reset();
-    for _ in 0..config.data.micro_num {
-        optimizer.accumulate(|gradient| gradient.fill(0.25));
+    let sink = optimizer.sink().clone();
+    for micro_batch in 0..step.micro_batches {
+        sink.begin(micro_batch + 1 == step.micro_batches);
+        for (index, param) in optimizer.table().params().iter().enumerate().rev() {
+            match param.sharded {
+                true => sink.deposit_whole(index, vec![0.25; param.slab.elements()]),
+                false => sink.deposit(index, &vec![0.25; param.flat.len()]),
+            }
+        }
+        sink.end().expect("nobody else can fail");
     }
     optimizer.step(0.1, 0.95).expect("nobody else can fail");
     recorder.report()
 }
 
 #[test]
-fn a_rank_of_thousands_sends_what_the_formulas_predict() {
-    for (world, zero1, rank) in [(2, -1, 1), (8, 2, 5), (8, 1, 0), (64, -1, 63), (4096, 64, 4095), (4096, 32, 17)] {
-        let config = config(zero1);
-        let layout = ParallelLayout::new(&config.parallel, world).expect("a layout");
-        let mut step = Step::from_config(&config, layout.clone(), 4096);
-        // Only the number of parameters matters to data parallelism: all of them in a model without blocks.
-        step.shape.layers = 0;
-        (step.shape.hidden, step.shape.vocab) = (1, (64 * BLOCK as u64 - 1) / 2);
-        let elements = 2 * step.shape.vocab + 1;
-        let rows = counted(&config, &layout, rank, elements as usize);
-        let terms = volumes(&step, rank);
-        for term in terms.iter().filter(|term| !term.is_control()) {
-            let found = rows.iter().find(|row| row.group == term.group && row.verb == term.verb);
-            let row = found.unwrap_or_else(|| panic!("{term:?} is not in {rows:?}"));
-            let norm = if term.verb == Verb::AllGather { 64 * BLOCK_SUM } else { 0 };
-            assert_eq!(row.ranks.len() as u64, term.ranks);
-            // The model is one element short of 64 blocks, to which the engine fills it up.
-            let missing = row.bytes - norm - term.bytes;
-            assert!(missing <= 4, "{world} ranks, zero1 {zero1}: {row:?} against {term:?}");
+fn the_optimizer_sends_what_the_formulas_predict() {
+    let mut checked = 0;
+    let names = ["gradient", "parameters", "weight_gradient", "norm_gradient"];
+    for (mode, tensor, weight) in
+        [("mtp", 1, 1), ("mtp", 4, 1), ("msp", 4, 1), ("fsp", 2, 1), ("isp", 2, 4), ("isp", 4, 1)]
+    {
+        for (world, zero1, stage, rank) in [
+            (8, 2, 1, 5),
+            (8, 1, 1, 0),
+            (64, -1, 1, 63),
+            (4096, 64, 1, 4095),
+            (64, 4, 2, 17),
+            (64, -1, 2, 2),
+            (64, 4, 3, 33),
+            (64, -1, 3, 1),
+        ] {
+            let mut config = Config::default();
+            config.parallel.zero1.size = zero1;
+            config.parallel.zero1.stage = stage;
+            config.parallel.tensor.mode = mode.into();
+            config.parallel.tensor.size = tensor;
+            config.parallel.weight.size = weight;
+            config.hybrid_zero_optimizer.reduce_bucket_size = 40_000;
+            config.data.micro_num = 3;
+            let Ok(layout) = ParallelLayout::new(&config.parallel, world) else { continue };
+            let mut step = Step::from_config(&config, layout.clone(), 640);
+            step.zero_stage = stage as u8;
+            (
+                step.shape.hidden,
+                step.shape.layers,
+                step.shape.heads,
+                step.shape.kv_heads,
+                step.shape.head_dim,
+                step.shape.ffn,
+            ) = (64, 3, 8, 4, 8, 176);
+            let rows = counted(&config, &layout, &step, rank);
+            let mut expected = std::collections::BTreeMap::new();
+            for term in volumes(&step, rank).iter().filter(|t| names.contains(&t.name)) {
+                let entry: &mut (u64, u64) = expected.entry((term.group.to_owned(), term.verb)).or_default();
+                *entry = (entry.0 + term.calls, entry.1 + term.bytes);
+            }
+            let found: std::collections::BTreeMap<_, _> = rows
+                .iter()
+                .filter(|r| r.group != "state" && r.ranks.len() > 1)
+                .map(|r| ((r.group.clone(), r.verb), (r.calls, r.bytes)))
+                .collect();
+            checked += found.len();
+            assert_eq!(found, expected, "{mode} {tensor} {weight}, {world} ranks, zero1 {zero1} stage {stage}");
+            let norm = rows.iter().find(|r| r.group == "state" && r.verb == Verb::AllReduce);
+            if layout.size(GroupKind::State) > 1 {
+                assert_eq!(norm.map(|r| r.bytes), Some(69 * 8));
+            }
         }
-        let predicted = terms.iter().filter(|term| !term.is_control()).count();
-        assert_eq!(rows.len(), predicted, "{world} ranks, zero1 {zero1}: {rows:?} against {terms:?}");
     }
+    assert!(checked > 100, "{checked} rows were compared");
 }
