@@ -73,7 +73,7 @@ fn stop_words_are_asked_of_languages_that_have_a_list() {
     assert_eq!(judge_document::<GopherQuality>("", &document("zh", &chinese)), Verdict::Keep);
     assert_eq!(
         judge_document::<GopherQuality>("", &document("en", &chinese)),
-        Verdict::drop("gopher_short_words", 1.0)
+        Verdict::drop("gopher_short_document", 4.0)
     );
     let without = "花园朋友们走很久看见山石头河水".repeat(4);
     assert_eq!(
@@ -119,7 +119,7 @@ fn gopher_repetition_measures_ngrams_by_hand_counted_values() {
     assert_eq!(drops(no_top, "a b c d e x a b c d e", "duplicate_5_grams"), 5.0 / 21.0);
     assert_eq!(drops(no_top, "a b c d e a b c d e a b c d e", "duplicate_5_grams"), 10.0 / 29.0);
     assert_keeps::<GopherRepetition>(no_top, "a b c d e f a b c d x");
-    assert_keeps::<GopherRepetition>("", "");
+    drops("", "", "gopher_empty");
     assert_keeps::<GopherRepetition>("", &(0..60).map(|i| format!("word{i} ")).collect::<String>());
 }
 
