@@ -197,7 +197,8 @@ fn dolma_verdicts_are_reproduced() {
 
 #[test]
 fn datamap_verdicts_are_reproduced() {
-    compare_mode("datamap.jsonl", "datamap", &[]);
+    let tie = "several 2-grams are equally frequent and long; datamap takes the last one of its hash table, ours the last of the text";
+    compare_mode("datamap.jsonl", "datamap", &[("random-659", "gopher_repetition", tie)]);
 }
 
 #[test]

@@ -90,13 +90,27 @@ fn chinese(text: &str) -> Vec<Word<'_>> {
     characters(text)
 }
 
-/// jieba with its hidden Markov model for words that its dictionary lacks, as spaCy calls it.
+/// jieba with its hidden Markov model for words that its dictionary lacks, as spaCy calls it. jieba itself cuts names like
+/// `into_iter` at their marks, jieba-rs does not.
 #[cfg(feature = "jieba")]
 fn chinese(text: &str) -> Vec<Word<'_>> {
-    static JIEBA: std::sync::LazyLock<jieba_rs::Jieba> = std::sync::LazyLock::new(jieba_rs::Jieba::new);
-    let is_space = |c: char| Classes::get().of(c).has(Class::SPACE);
-    let words = JIEBA.cut(text, true).into_iter();
-    words.map(|token| token.word.trim_matches(is_space)).filter(|word| !word.is_empty()).map(Word::new).collect()
+    use std::sync::LazyLock;
+
+    static JIEBA: LazyLock<jieba_rs::Jieba> = LazyLock::new(jieba_rs::Jieba::new);
+    static LATIN: LazyLock<regex::Regex> = LazyLock::new(|| {
+        regex::Regex::new(r"[a-zA-Z0-9]+(?:\.[0-9]+)?%?|[^a-zA-Z0-9]+").expect("the pattern is constant")
+    });
+    let mut found = Vec::with_capacity(text.len() / 4);
+    for token in JIEBA.cut(text, true) {
+        let word = token.word.trim_matches(|c| Classes::get().of(c).has(Class::SPACE));
+        let is_name = word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+#&._%-".contains(&byte));
+        if is_name && !JIEBA.has_word(word) {
+            found.extend(LATIN.find_iter(word).map(|part| Word::new(part.as_str())));
+        } else if !word.is_empty() {
+            found.push(Word::new(word));
+        }
+    }
+    found
 }
 
 fn characters(text: &str) -> Vec<Word<'_>> {
