@@ -1,13 +1,13 @@
 //! Lines and paragraphs, by the three rules that datatrove's filters use.
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, hash_map::Entry},
+use std::borrow::Cow;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    classes::{Class, Classes},
+    repeats::{Table, number},
 };
-
-use xxhash_rust::xxh3::Xxh3DefaultBuilder;
-
-use super::classes::{Class, Classes};
 
 /// Repetition among lines or paragraphs. Tools count it in two ways: without the first occurrence, or with all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,20 +27,21 @@ pub struct Blocks {
 impl Blocks {
     /// Counts blocks that equal others; `length` is in the caller's unit and asked of those only.
     pub fn count<'a>(blocks: impl Iterator<Item = &'a str>, length: impl Fn(&str) -> usize) -> Self {
-        // The value says whether the block was seen twice.
-        let mut seen = HashMap::<&str, bool, Xxh3DefaultBuilder>::default();
-        let mut found = Self::default();
-        for block in blocks {
-            found.count += 1;
-            match seen.entry(block) {
-                Entry::Vacant(entry) => drop(entry.insert(false)),
-                Entry::Occupied(mut entry) => {
-                    let (times, length) = (if entry.insert(true) { 1 } else { 2 }, length(block));
-                    found.duplicates += 1;
-                    found.duplicate_length += length;
-                    found.repeated += times;
-                    found.repeated_length += times * length;
-                }
+        let blocks: Vec<&str> = blocks.collect();
+        let hashes = blocks.iter().map(|block| xxh3_64(block.as_bytes()));
+        let (ids, counts) = number(hashes, &mut Table::default());
+        let mut found = Self { count: blocks.len(), ..Self::default() };
+        if counts.len() == blocks.len() {
+            return found;
+        }
+        let mut seen = vec![false; counts.len()];
+        for (block, &id) in blocks.into_iter().zip(&ids).filter(|(_, id)| counts[**id as usize] > 1) {
+            let length = length(block);
+            found.repeated += 1;
+            found.repeated_length += length;
+            if std::mem::replace(&mut seen[id as usize], true) {
+                found.duplicates += 1;
+                found.duplicate_length += length;
             }
         }
         found

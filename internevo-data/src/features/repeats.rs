@@ -110,7 +110,7 @@ fn longer(before: &Level, n: usize, word_ids: &[u32], table: &mut Table) -> Leve
 }
 
 /// Numbers distinct keys in the order of their first occurrence; also how often each occurs.
-fn number(keys: impl ExactSizeIterator<Item = u64>, table: &mut Table) -> (Vec<u32>, Vec<u32>) {
+pub(super) fn number(keys: impl ExactSizeIterator<Item = u64>, table: &mut Table) -> (Vec<u32>, Vec<u32>) {
     table.reset(keys.len());
     let mut counts: Vec<u32> = Vec::new();
     let ids = keys
@@ -128,7 +128,7 @@ fn number(keys: impl ExactSizeIterator<Item = u64>, table: &mut Table) -> (Vec<u
 
 /// An open-addressing map from keys to numbers, reused for all lengths.
 #[derive(Default)]
-struct Table {
+pub(super) struct Table {
     slots: Vec<(u64, u32)>,
     shift: u32,
 }

@@ -1,5 +1,7 @@
 //! A word, and what the rules ask of it.
 
+use std::sync::LazyLock;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::classes::{Class, Classes};
@@ -23,9 +25,30 @@ pub struct Word<'a> {
     pub ends_sentence: bool,
 }
 
+static ASCII: [u8; 128] = {
+    let (mut all, mut byte) = ([0; 128], 0);
+    while byte < 128 {
+        all[byte] = byte as u8;
+        byte += 1;
+    }
+    all
+};
+
+/// The words of one ASCII character: most marks.
+static SINGLE: LazyLock<[Word<'static>; 128]> = LazyLock::new(|| {
+    std::array::from_fn(|byte| Word::read(std::str::from_utf8(&ASCII[byte..=byte]).expect("ASCII is UTF-8")))
+});
+
 impl<'a> Word<'a> {
     /// Looks at every character of `text`.
     pub fn new(text: &'a str) -> Self {
+        match SINGLE.get(usize::from(text.as_bytes().first().copied().unwrap_or(0))) {
+            Some(known) if text.len() == 1 => Self { text, ..*known },
+            _ => Self::read(text),
+        }
+    }
+
+    fn read(text: &'a str) -> Self {
         let classes = Classes::get();
         let (mut chars, mut any, mut all) = (0, Class::default(), Class::SYMBOL.or(Class::PUNCTUATION).or(Class::SENTENCE_END));
         for c in text.chars() {

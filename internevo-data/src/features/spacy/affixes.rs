@@ -84,9 +84,10 @@ fn period_length(text: &str, before: Option<char>, second: Option<char>) -> usiz
 
 /// The unit behind a digit at the end of `text`.
 fn unit_length(text: &str) -> usize {
-    let Some(digit) = text.rfind(|c: char| c.is_ascii_digit()) else { return 0 };
-    let unit = &text[digit + 1..];
-    let known = !unit.is_empty() && unit.len() <= LONGEST_UNIT && UNITS.split(' ').any(|known| known == unit);
+    let near = &text.as_bytes()[text.len().saturating_sub(LONGEST_UNIT + 1)..];
+    let Some(digit) = near.iter().rposition(u8::is_ascii_digit) else { return 0 };
+    let unit = &near[digit + 1..];
+    let known = !unit.is_empty() && UNITS.split(' ').any(|known| known.as_bytes() == unit);
     if known { unit.len() } else { 0 }
 }
 

@@ -255,7 +255,7 @@ mod tests {
             ("Don't pay 3.14, 1,000 or v1.2...", "Do|n't|pay|3.14|,|1,000|or|v1.2|..."),
             ("(\"quoted,\" a.b); **x**", "(|\"|quoted|,|\"|a.b|)|;|*|*|x|*|*"),
             ("well-known a/b end.Next key=value x::y", "well|-|known|a|/|b|end|.|Next|key|=|value|x::y"),
-            ("see (https://a.b/c?d=e). U.S. e.g. 10km 5pm", "see|(|https://a.b/c?d=e|)|.|U.S.|e.g.|10|km|5|pm"),
+            ("see (https://a.org/c?d=e). U.S. e.g. 10km 5pm", "see|(|https://a.org/c?d=e|)|.|U.S.|e.g.|10|km|5|pm"),
             ("smile:) ok", "smile|:)|ok"),
         ] {
             assert_eq!(split(text).join("|"), words);

@@ -33,8 +33,32 @@ pub(super) struct SpecialCases {
     slots: Vec<(u64, u32)>,
     /// Longest text, bytes.
     longest: usize,
+    /// Hashes of all texts: nearly every word is turned away here.
+    texts: Filter,
     /// What the affix rules make of a case that they tear apart, by the hash of the first token: hashes of all, and the case.
     torn: HashMap<u64, Vec<(Vec<u64>, u32)>>,
+    /// The keys of `torn`.
+    starts: Filter,
+}
+
+/// A set of hashes by 16 of their bits: small enough for the processor's first cache, wrong for one in fifty others.
+struct Filter(Box<[u64; 1024]>);
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self(Box::new([0; 1024]))
+    }
+}
+
+impl Filter {
+    fn add(&mut self, hash: u64) {
+        self.0[(hash >> 48) as usize / 64] |= 1 << (hash >> 48 & 63);
+    }
+
+    #[inline]
+    fn may_have(&self, hash: u64) -> bool {
+        self.0[(hash >> 48) as usize / 64] >> (hash >> 48 & 63) & 1 == 1
+    }
 }
 
 /// Slots; a power of two, several times the cases.
@@ -62,8 +86,10 @@ impl SpecialCases {
             slot = (slot + 1) % SLOTS;
         }
         self.slots[slot] = (hash, number);
+        self.texts.add(hash);
         self.longest = self.longest.max(case.text.len());
         if tokens.len() > 1 {
+            self.starts.add(tokens[0]);
             self.torn.entry(tokens[0]).or_default().push((tokens, number));
         }
         self.cases.push(case);
@@ -72,7 +98,7 @@ impl SpecialCases {
     /// The case `text`, whose hash is `hash`.
     #[inline]
     pub(super) fn find(&self, text: &str, hash: u64) -> Option<&SpecialCase> {
-        if text.len() > self.longest {
+        if text.len() > self.longest || !self.texts.may_have(hash) {
             return None;
         }
         let mut slot = hash as usize % SLOTS;
@@ -94,17 +120,18 @@ impl SpecialCases {
 
     /// Do these words, of one stretch, hold a torn special case?
     pub(super) fn tears(&self, words: &[Word<'_>]) -> bool {
-        words.len() > 1 && (0..words.len() - 1).any(|at| self.longest_torn(&words[at..]).is_some())
+        (1..words.len()).any(|next| self.torn_at(&words[next - 1..]).next().is_some())
     }
 
-    /// The longest torn case that `words` begin with, as its number of words and its number.
-    fn longest_torn(&self, words: &[Word<'_>]) -> Option<(usize, u32)> {
-        let candidates = self.torn.get(&words[0].hash)?;
-        let fits = |tokens: &[u64]| {
+    /// Torn cases that `words` begin with, each as its number of words and its number.
+    fn torn_at(&self, words: &[Word<'_>]) -> impl Iterator<Item = (usize, u32)> {
+        let first = words[0].hash;
+        let candidates = if self.starts.may_have(first) { self.torn.get(&first) } else { None };
+        let fits = move |tokens: &[u64]| {
             tokens.len() <= words.len() && tokens.iter().zip(words).all(|(token, word)| *token == word.hash)
         };
-        let fitting = candidates.iter().filter(|(tokens, _)| fits(tokens));
-        fitting.map(|(tokens, case)| (tokens.len(), *case)).max_by_key(|(length, _)| *length)
+        let fitting = candidates.into_iter().flatten().filter(move |(tokens, _)| fits(tokens));
+        fitting.map(|(tokens, case)| (tokens.len(), *case))
     }
 
     /// Puts torn cases together, longer ones first, then earlier ones. Words of a case that stand apart are left as they are, but
@@ -139,14 +166,8 @@ impl SpecialCases {
         let adjacent = |pair: &[Word<'_>]| matches!(&text[end(&pair[0])..pair[1].start(text)], "" | " ");
         let mut found = Vec::new();
         for at in 0..words.len() {
-            let Some(candidates) = self.torn.get(&words[at].hash) else { continue };
-            for (tokens, case) in candidates {
-                let Some(place) = words.get(at..at + tokens.len()) else { continue };
-                let equal = tokens.iter().zip(place).all(|(token, word)| *token == word.hash);
-                if equal && place.windows(2).all(adjacent) {
-                    found.push((at, tokens.len(), *case));
-                }
-            }
+            let torn = self.torn_at(&words[at..]).map(|(length, case)| (at, length, case));
+            found.extend(torn.filter(|(_, length, _)| words[at..at + length].windows(2).all(adjacent)));
         }
         found.sort_by_key(|(at, length, _)| (std::cmp::Reverse(*length), *at));
         let mut taken = vec![false; words.len()];
