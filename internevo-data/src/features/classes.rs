@@ -150,7 +150,9 @@ mod tests {
         let of = |c| Classes::get().of(c);
         assert!(of('a').has(Class::LETTER.or(Class::ALPHA).or(Class::LOWER)) && !of('a').has_any(Class::UPPER));
         assert!(of('。').has(Class::SYMBOL.or(Class::PUNCTUATION).or(Class::TERMINAL).or(Class::SENTENCE_END)));
-        assert!(of('\u{3000}').has(Class::SPACE) && of('\u{1c}').has(Class::SPACE) && !of('\u{200b}').has(Class::SPACE));
+        assert!(
+            of('\u{3000}').has(Class::SPACE) && of('\u{1c}').has(Class::SPACE) && !of('\u{200b}').has(Class::SPACE)
+        );
         // A sign beyond the basic plane: an emoji is an icon, and no mark.
         assert!(of('😀').has(Class::ICON) && !of('😀').has_any(Class::SYMBOL.or(Class::LETTER)));
         assert_eq!(of('\u{10ffff}'), Class::default());

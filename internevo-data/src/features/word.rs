@@ -50,7 +50,8 @@ impl<'a> Word<'a> {
 
     fn read(text: &'a str) -> Self {
         let classes = Classes::get();
-        let (mut chars, mut any, mut all) = (0, Class::default(), Class::SYMBOL.or(Class::PUNCTUATION).or(Class::SENTENCE_END));
+        let (mut chars, mut any, mut all) =
+            (0, Class::default(), Class::SYMBOL.or(Class::PUNCTUATION).or(Class::SENTENCE_END));
         for c in text.chars() {
             let class = classes.of(c);
             chars += 1;

@@ -103,7 +103,8 @@ fn chinese(text: &str) -> Vec<Word<'_>> {
     let mut found = Vec::with_capacity(text.len() / 4);
     for token in JIEBA.cut(text, true) {
         let word = token.word.trim_matches(|c| Classes::get().of(c).has(Class::SPACE));
-        let is_name = word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+#&._%-".contains(&byte));
+        let is_name =
+            word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+#&._%-".contains(&byte));
         if is_name && !JIEBA.has_word(word) {
             found.extend(LATIN.find_iter(word).map(|part| Word::new(part.as_str())));
         } else if !word.is_empty() {
@@ -115,13 +116,18 @@ fn chinese(text: &str) -> Vec<Word<'_>> {
 
 fn characters(text: &str) -> Vec<Word<'_>> {
     let (mut found, mut start) = (Vec::with_capacity(text.len() / 3), 0);
+    let push_between = |from: usize, to: usize, found: &mut Vec<_>| {
+        if from < to {
+            found.append(&mut spacy::tokenize(&text[from..to], Dialect::Neutral));
+        }
+    };
     for (at, c) in text.char_indices().filter(|(_, c)| is_unspaced(*c)) {
         let end = at + c.len_utf8();
-        found.append(&mut spacy::tokenize(&text[start..at], Dialect::Neutral));
+        push_between(start, at, &mut found);
         found.push(Word::new(&text[at..end]));
         start = end;
     }
-    found.append(&mut spacy::tokenize(&text[start..], Dialect::Neutral));
+    push_between(start, text.len(), &mut found);
     found
 }
 

@@ -45,9 +45,8 @@ const LOREM_IPSUM: u8 = 1;
 const JAVASCRIPT: u8 = 2;
 const POLICIES: u8 = !(LOREM_IPSUM | JAVASCRIPT);
 
-static FINDER: LazyLock<AhoCorasick> = LazyLock::new(|| {
-    AhoCorasick::builder().ascii_case_insensitive(true).build(PHRASES).expect("eight short phrases")
-});
+static FINDER: LazyLock<AhoCorasick> =
+    LazyLock::new(|| AhoCorasick::builder().ascii_case_insensitive(true).build(PHRASES).expect("eight short phrases"));
 
 /// Wikipedia's.
 static CITATION: LazyLock<Regex> =
@@ -116,7 +115,8 @@ pub struct KeptLines<'a> {
 
 impl Plugin for C4 {
     const NAME: &'static str = "c4";
-    const ABOUT: &'static str = "C4's rules: enough sentences in lines that are prose; no placeholders, no curly brackets.";
+    const ABOUT: &'static str =
+        "C4's rules: enough sentences in lines that are prose; no placeholders, no curly brackets.";
     type Config = C4Config;
 }
 
@@ -317,7 +317,10 @@ mod tests {
     fn chinese_lines_end_with_full_width_marks_and_have_words_without_spaces() {
         let text = "所有权是这门语言最独特的特性。它保证内存安全！\n这一行没有标点\n".repeat(3);
         let mut document = Document::new("a", text);
-        assert_eq!(C4::new(C4Config::default(), None).judge(&Features::new(&document)), Verdict::drop("c4_few_sentences", 0.0));
+        assert_eq!(
+            C4::new(C4Config::default(), None).judge(&Features::new(&document)),
+            Verdict::drop("c4_few_sentences", 0.0)
+        );
         document.meta.insert("lang".into(), "zh".into());
         assert_eq!(C4::new(C4Config::default(), None).judge(&Features::new(&document)), Verdict::Keep);
     }

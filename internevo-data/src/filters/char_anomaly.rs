@@ -136,7 +136,9 @@ impl CharAnomalyConfig {
             ("anomaly_little_punctuation", share(counts.punctuation), self.min_punctuation),
         ];
         let above = above.into_iter().find(|(_, value, limit)| value > limit);
-        above.or_else(|| below.into_iter().find(|(_, value, limit)| value < limit)).map(|(reason, value, _)| (reason, value))
+        above
+            .or_else(|| below.into_iter().find(|(_, value, limit)| value < limit))
+            .map(|(reason, value, _)| (reason, value))
     }
 }
 
@@ -261,7 +263,8 @@ mod tests {
     use crate::testing::{assert_drops, assert_keeps};
 
     const SENTENCE: &str = "A paragraph of plain text, with some words and a full stop at the end. ";
-    const CHINESE: &str = "所有权是这门语言最独特的特性，它让程序无需垃圾回收器即可保证内存安全。因此理解所有权如何工作十分重要！";
+    const CHINESE: &str =
+        "所有权是这门语言最独特的特性，它让程序无需垃圾回收器即可保证内存安全。因此理解所有权如何工作十分重要！";
 
     #[test]
     fn each_kind_of_anomaly_is_found_and_measured() {

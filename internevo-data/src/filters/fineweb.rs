@@ -82,7 +82,8 @@ struct Limits {
 
 impl Plugin for FineWeb {
     const NAME: &'static str = "fineweb";
-    const ABOUT: &'static str = "FineWeb's rules: lines that end well, short lines, repeated lines, lists; FineWeb-2's by language.";
+    const ABOUT: &'static str =
+        "FineWeb's rules: lines that end well, short lines, repeated lines, lists; FineWeb-2's by language.";
     type Config = FineWebConfig;
 }
 

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::{CodeQuality, GopherQuality, GopherRepetition};
+use super::{C4, CharAnomaly, CodeQuality, FineWeb, GopherQuality, GopherRepetition};
 use crate::{
     Document, Verdict,
     format::code_markdown,
-    testing::{assert_drops, assert_keeps, judge_document},
+    testing::{assert_drops, assert_keeps, assert_sound, judge_document},
 };
 
 /// Eleven words and a full stop, with four stop words.
@@ -134,4 +134,20 @@ fn code_is_judged_by_its_own_rules_only_and_without_its_heading_and_fence() {
     assert_eq!(judge("\n<?xml version=\"1.0\"?><aaaaaaaaaaaa/>\n"), Verdict::drop("code_xml", 1.0));
     assert_eq!(judge("\n\n"), Verdict::drop("code_empty", 0.0));
     assert_keeps::<CodeQuality>("", &"a".repeat(5000));
+}
+
+#[test]
+fn every_filter_is_sound_on_awkward_texts_in_every_mode() {
+    for mode in ["datatrove", "dolma", "datamap", "redpajama"] {
+        let settings = format!("mode = '{mode}'");
+        assert_sound::<GopherQuality>(&settings);
+        assert_sound::<GopherRepetition>(&settings);
+    }
+    // With nothing asked of length, the ratios see texts without words.
+    assert_sound::<GopherQuality>("min_words = 0");
+    assert_sound::<C4>("");
+    assert_sound::<C4>("long_line = 10");
+    assert_sound::<FineWeb>("");
+    assert_sound::<CharAnomaly>("");
+    assert_sound::<CodeQuality>("");
 }

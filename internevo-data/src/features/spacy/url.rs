@@ -7,8 +7,10 @@ use regex::Regex;
 
 /// The top-level domain is of spaCy's lower-case letters; those of classes.tsv that a domain can have.
 const TOP_LEVEL: &str = r"[\p{Ll}\p{Lo}]{2,63}";
-const HOST: &str = r"(?:(?:[A-Za-z0-9\u{a1}-\u{ffff}][A-Za-z0-9\u{a1}-\u{ffff}_-]{0,62})?[A-Za-z0-9\u{a1}-\u{ffff}]\.)+";
-const ADDRESS: &str = r"(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])(?:\.(?:1?\d{1,2}|2[0-4]\d|25[0-5])){2}\.(?:[1-9]\d?|1\d\d|2[0-4]\d|25[0-4])";
+const HOST: &str =
+    r"(?:(?:[A-Za-z0-9\u{a1}-\u{ffff}][A-Za-z0-9\u{a1}-\u{ffff}_-]{0,62})?[A-Za-z0-9\u{a1}-\u{ffff}]\.)+";
+const ADDRESS: &str =
+    r"(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])(?:\.(?:1?\d{1,2}|2[0-4]\d|25[0-5])){2}\.(?:[1-9]\d?|1\d\d|2[0-4]\d|25[0-4])";
 
 static WITH_HOST: LazyLock<Regex> = LazyLock::new(|| pattern(&format!("{HOST}{TOP_LEVEL}")));
 static WITH_ADDRESS: LazyLock<Regex> = LazyLock::new(|| pattern(&format!("(?P<address>{ADDRESS})")));

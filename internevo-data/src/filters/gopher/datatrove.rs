@@ -14,7 +14,9 @@ use std::borrow::Cow;
 use memchr::memmem;
 
 use super::{Meaning, Quality, Shares, StopWords, share};
-use crate::features::{Blocks, Features, Split, line_blocks, paragraphs, python_trim_end, python_trim_start, without_fences};
+use crate::features::{
+    Blocks, Features, Split, line_blocks, paragraphs, python_trim_end, python_trim_start, without_fences,
+};
 
 pub(super) struct Datatrove {
     pub(super) split: Split,
@@ -29,10 +31,7 @@ impl Datatrove {
 
     fn shares<'b>(&self, document: &Features<'_>, blocks: impl Iterator<Item = &'b str>) -> Shares {
         let found = Blocks::count(blocks, |block| block.chars().count());
-        Shares {
-            blocks: share(found.duplicates, found.count),
-            chars: share(found.duplicate_length, document.chars()),
-        }
+        Shares { blocks: share(found.duplicates, found.count), chars: share(found.duplicate_length, document.chars()) }
     }
 }
 
@@ -57,7 +56,8 @@ impl Meaning for Datatrove {
         } else {
             share(lettered, words.len())
         };
-        let lines_with = |wanted: fn(&str) -> bool| share(lines.iter().filter(|line| wanted(line)).count(), lines.len());
+        let lines_with =
+            |wanted: fn(&str) -> bool| share(lines.iter().filter(|line| wanted(line)).count(), lines.len());
         Quality {
             words: real,
             word_length: share(chars, real),

@@ -5,7 +5,11 @@
 //! and paragraphs, and stop words are a share without a threshold: these rules never drop. Signals are rounded to eight digits.
 
 use super::{Meaning, Quality, Shares, StopWords, datatrove::count, share};
-use crate::features::{Features, FoldedWords, classes::{Class, Classes}, python_trim_end, python_trim_start};
+use crate::features::{
+    Features, FoldedWords,
+    classes::{Class, Classes},
+    python_trim_end, python_trim_start,
+};
 
 pub(super) struct Redpajama;
 
@@ -25,7 +29,9 @@ fn runs(text: &str) -> (usize, usize) {
     let (mut all, mut lettered) = (0, 0);
     let (mut before, mut has_letter) = (None, false);
     for c in text.chars().map(Some).chain([None]) {
-        let kind = c.filter(|c| !classes.of(*c).has(Class::SPACE)).map(|c| c == '_' || classes.of(c).has(Class::LETTER) || c.is_numeric());
+        let kind = c
+            .filter(|c| !classes.of(*c).has(Class::SPACE))
+            .map(|c| c == '_' || classes.of(c).has(Class::LETTER) || c.is_numeric());
         if kind != before {
             all += usize::from(before.is_some());
             lettered += usize::from(has_letter);

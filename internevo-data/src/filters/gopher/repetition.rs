@@ -178,6 +178,7 @@ fn ngram_rules(meaning: &dyn Meaning, document: &Features<'_>, limits: &Limits) 
     let top = (2..).zip(limits.top).zip(TOP_REASONS);
     let duplicate = (5..).zip(limits.duplicate).zip(DUPLICATE_REASONS);
     let mut top = top.map(|((n, limit), reason)| over(reason, meaning.top_ngram(document, n), limit));
-    let mut duplicate = duplicate.map(|((n, limit), reason)| over(reason, meaning.duplicate_ngrams(document, n), limit));
+    let mut duplicate =
+        duplicate.map(|((n, limit), reason)| over(reason, meaning.duplicate_ngrams(document, n), limit));
     top.find_map(|hit| hit).or_else(|| duplicate.find_map(|hit| hit))
 }
