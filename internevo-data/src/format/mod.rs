@@ -3,6 +3,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `records.rs` | what all readers of files with many documents have in common |
 //! | `lines.rs` | lines of plain, gzip and zstd files |
 //! | `html.rs`, `blocks.rs` | the text of HTML pages |
 //! | `source.rs` | source code as Markdown |
@@ -10,6 +11,7 @@
 mod blocks;
 mod html;
 mod lines;
+mod records;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -18,7 +20,8 @@ use serde_json::Value;
 
 pub use self::{
     html::{Page, extract},
-    lines::{LineReader, RawLine},
+    lines::LineReader,
+    records::{RawRecord, RecordFormat, RecordReader, open_records},
     source::{code_body, code_markdown, fenced},
 };
 use crate::{

@@ -22,6 +22,10 @@ mod tests;
 mod usage;
 mod writer;
 
+pub(crate) use self::{
+    reader::{Chunk, ChunkReader, Item},
+    writer::Position,
+};
 pub use self::{
     input::{InputFile, find_inputs, inputs_fingerprint},
     output::{ChunkOutput, Rejection},
