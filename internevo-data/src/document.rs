@@ -89,7 +89,9 @@ impl LineFault {
     pub const BROKEN_JSON: &'static str = "broken_json";
     /// Bytes that are not UTF-8.
     pub const INVALID_UTF8: &'static str = "invalid_utf8";
-    /// A compressed file that ends early or is damaged.
+    /// A record of a file (WARC) that is not what it has to be.
+    pub const MALFORMED_RECORD: &'static str = "malformed_record";
+    /// A compressed or columnar file that ends early or is damaged.
     pub const TRUNCATED_ARCHIVE: &'static str = "truncated_archive";
 }
 

@@ -1,4 +1,4 @@
-//! Duplicates: exact copies, and near duplicates by MinHash, LSH and the true Jaccard similarity.
+//! Duplicates: exact copies, and near duplicates by MinHash, LSH and the true Jaccard similarity; repeated parts of documents.
 //!
 //! A document is a set of shingles (hashes of `ngram` consecutive tokens). Two documents are near duplicates when the
 //! Jaccard similarity of their sets reaches `threshold`. LSH proposes candidates (see [`probability`] for how many it
@@ -22,13 +22,17 @@
 //! | `spill/` | external sort and look-up |
 //! | `stage.rs`, `report.rs` | the stage over files, and what it reports |
 //! | `index.rs` | what earlier runs kept |
+//! | `parts.rs` | repeated lines, paragraphs, sentences and substrings |
+//! | `bloom.rs` | equal texts of a stream, by a Bloom filter |
 
+mod bloom;
 mod catalog;
 mod cluster;
 mod decide;
 mod index;
 mod lsh;
 mod minhash;
+mod parts;
 mod report;
 mod settings;
 mod shingle;
@@ -77,6 +81,11 @@ pub fn run(
 ) -> Result<StageReport, DataError> {
     let settings = Settings::new(config)?;
     let writer = StageWriter::create(output, stage::STAGE)?;
+    match settings.method {
+        Method::Parts(part) => return parts::run(inputs, writer, output, &settings, part, progress),
+        Method::Bloom => return bloom::run(inputs, writer, output, &settings, progress),
+        Method::MinHash | Method::Exact => {}
+    }
     let open = || Index::open(&PathBuf::from(&config.index), &settings, &run_hash(config, inputs));
     let index = (!config.index.is_empty()).then(open).transpose()?;
     stage::run(inputs, writer, output, &settings, index.as_ref(), progress)

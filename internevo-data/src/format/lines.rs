@@ -16,7 +16,7 @@ use super::{RawRecord, RecordReader};
 use crate::document::LineFault;
 
 /// Read buffer in front of the file and of the decoder, bytes.
-const BUFFER_BYTES: usize = 1 << 18;
+pub(super) const BUFFER_BYTES: usize = 1 << 18;
 
 /// Reads non-blank lines of a plain, gzip (`.gz`, any number of members) or zstd (`.zst`, any number of frames) file.
 pub struct LineReader {
@@ -29,9 +29,17 @@ pub struct LineReader {
 }
 
 /// A file that counts what was read of it, below all buffers and decoders.
-struct Counted {
-    file: File,
-    count: Arc<AtomicU64>,
+pub(super) struct Counted {
+    pub file: File,
+    pub count: Arc<AtomicU64>,
+}
+
+impl Seek for Counted {
+    fn seek(&mut self, place: SeekFrom) -> io::Result<u64> {
+        let at = self.file.seek(place)?;
+        self.count.store(at, Ordering::Relaxed);
+        Ok(at)
+    }
 }
 
 impl Read for Counted {

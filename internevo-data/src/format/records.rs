@@ -5,7 +5,7 @@ use std::path::Path;
 
 use internevo_core::storage::StorageError;
 
-use super::LineReader;
+use super::{LineReader, WarcReader};
 use crate::document::LineFault;
 
 /// What [`RecordReader::next_record`] found.
@@ -49,6 +49,10 @@ pub trait RecordReader: Send {
 pub enum RecordFormat {
     /// JSON lines.
     Jsonl,
+    /// Web archives.
+    Warc,
+    /// Parquet, with the feature `parquet`.
+    Parquet,
 }
 
 impl RecordFormat {
@@ -60,7 +64,10 @@ impl RecordFormat {
         if bare.ends_with(".jsonl") || bare.ends_with(".ndjson") || (packed.is_some() && bare.ends_with(".json")) {
             return Some(Self::Jsonl);
         }
-        None
+        if [".warc", ".wet"].iter().any(|extension| bare.ends_with(extension)) {
+            return Some(Self::Warc);
+        }
+        (cfg!(feature = "parquet") && name.ends_with(".parquet")).then_some(Self::Parquet)
     }
 }
 
@@ -71,6 +78,9 @@ impl RecordFormat {
 pub fn open_records(path: &Path) -> Result<Box<dyn RecordReader>, StorageError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     Ok(match RecordFormat::of(&name) {
-        Some(RecordFormat::Jsonl) | None => Box::new(LineReader::open(path)?),
+        Some(RecordFormat::Warc) => Box::new(WarcReader::open(path)?),
+        #[cfg(feature = "parquet")]
+        Some(RecordFormat::Parquet) => Box::new(super::ParquetReader::open(path)?),
+        _ => Box::new(LineReader::open(path)?),
     })
 }

@@ -7,7 +7,7 @@ use internevo_core::storage::{self, StorageError};
 use super::{input::InputFile, writer::Position};
 use crate::{
     document::{Document, LineFault, default_id},
-    format::{self, RawRecord, RecordReader, open_records},
+    format::{self, RawRecord, RecordReader, encoding::decode_declared, open_records},
 };
 
 /// Files that are one document each share an output part up to this size, stored bytes.
@@ -136,13 +136,22 @@ impl<'a> ChunkReader<'a> {
     }
 }
 
+/// A file that is one document: UTF-8, or what its byte order mark or its own declaration says.
 fn whole_file(name: &str, bytes: &[u8]) -> Result<Document, LineFault> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Ok(format::raw_document(name, text.trim_start_matches('\u{feff}').to_owned())),
-        Err(error) => Err(LineFault {
-            reason: LineFault::INVALID_UTF8,
-            detail: format!("byte {} of the file is not UTF-8", error.valid_up_to() + 1),
-        }),
+    let fault = |detail| LineFault { reason: LineFault::INVALID_UTF8, detail };
+    match decode_declared(bytes, None) {
+        Some(Ok(decoded)) => {
+            let mut document = format::raw_document(name, decoded.text);
+            if decoded.encoding != "UTF-8" {
+                document.meta.insert("encoding".into(), decoded.encoding.into());
+            }
+            Ok(document)
+        }
+        Some(Err(encoding)) => Err(fault(format!("the file says it is {encoding} and is not"))),
+        None => {
+            let valid = bytes.utf8_chunks().next().map_or(0, |chunk| chunk.valid().len());
+            Err(fault(format!("byte {} of the file is not UTF-8", valid + 1)))
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     document::{Document, LineFault},
     features::Features,
     filter::FilterChain,
-    format,
+    format::{self, encoding::escaped},
 };
 
 /// How large the steps of a run are.
@@ -246,13 +246,4 @@ fn keep(document: &Document, line: Option<&[u8]>, lines: &mut ChunkOutput) {
             lines.keep(&own[..own.len() - 1], document.text.len());
         }
     }
-}
-
-/// The bytes as text, invalid ones as `\xNN`.
-fn escaped(bytes: &[u8]) -> String {
-    bytes.utf8_chunks().fold(String::with_capacity(bytes.len()), |mut text, chunk| {
-        text.push_str(chunk.valid());
-        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
-        text
-    })
 }
