@@ -158,12 +158,20 @@ fn plant(corpus: &Path, megabytes: u64, sources: &[&str]) {
     };
     fs::create_dir_all(corpus).expect("folder");
     let mut truth = fs::File::create(corpus.join("truth.jsonl")).expect("truth");
-    let kinds = [("en", from_disk(&["md", "txt", "rst"])), ("zh", made_up(limit / 4)), ("code", from_disk(&["rs", "py", "c", "h"]))];
+    let kinds = [
+        ("en", from_disk(&["md", "txt", "rst"])),
+        ("zh", made_up(limit / 4)),
+        ("code", from_disk(&["rs", "py", "c", "h"])),
+    ];
     for (lang, raw) in kinds {
         let code = lang == "code";
         let texts = without_natural_duplicates(raw, code);
-        let vocabulary: Vec<String> =
-            texts.iter().step_by(20).flat_map(|text| tokens(text).into_iter().take(200)).map(|(_, w)| w.into()).collect();
+        let vocabulary: Vec<String> = texts
+            .iter()
+            .step_by(20)
+            .flat_map(|text| tokens(text).into_iter().take(200))
+            .map(|(_, w)| w.into())
+            .collect();
         let mut documents: Vec<(String, String)> = Vec::new();
         for (i, text) in texts.into_iter().enumerate() {
             if i % 10 == 0 {

@@ -104,12 +104,7 @@ pub struct Removal {
 ///
 /// # Errors
 /// When a set cannot be read.
-pub fn choose(
-    members: &[u32],
-    fixed: usize,
-    sets: &impl Sets,
-    threshold: f64,
-) -> Result<Vec<Removal>, StorageError> {
+pub fn choose(members: &[u32], fixed: usize, sets: &impl Sets, threshold: f64) -> Result<Vec<Removal>, StorageError> {
     let mut kept: Vec<u32> = members[..fixed].to_vec();
     let mut removed = Vec::new();
     for &document in &members[fixed..] {
@@ -162,7 +157,10 @@ mod tests {
     fn a_fixed_document_stays_though_it_resembles_a_kept_one() {
         let sets = sets(&[0..100, 1..101, 2..102]);
         let removed = choose(&[0, 1, 2], 2, &sets, 0.7).expect("memory");
-        assert_eq!(removed.iter().map(|removal| (removal.document, removal.duplicate_of)).collect::<Vec<_>>(), [(2, 1)]);
+        assert_eq!(
+            removed.iter().map(|removal| (removal.document, removal.duplicate_of)).collect::<Vec<_>>(),
+            [(2, 1)]
+        );
     }
 
     #[test]

@@ -77,12 +77,8 @@ impl Hasher {
 
     /// Hashes a document.
     pub fn hash(&self, buffers: &mut HashBuffers, document: &DocumentView<'_>) -> Hashed {
-        let facts = Facts {
-            text_bytes: document.text.len() as u64,
-            broken: false,
-            named: document.named,
-            rank: document.rank,
-        };
+        let facts =
+            Facts { text_bytes: document.text.len() as u64, broken: false, named: document.named, rank: document.rank };
         if self.settings.method != Method::MinHash {
             return Hashed { facts, identity: text_identity(document.text), keys: Vec::new() };
         }

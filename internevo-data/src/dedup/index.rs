@@ -14,13 +14,7 @@ use std::{
 use internevo_core::storage::{self, AtomicFile, StorageError};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    catalog::Facts,
-    decide::Hashed,
-    settings::Settings,
-    shingle::ShingleSet,
-    spill::Blob as _,
-};
+use super::{catalog::Facts, decide::Hashed, settings::Settings, shingle::ShingleSet, spill::Blob as _};
 use crate::DataError;
 
 /// First field of a segment's header.
@@ -96,10 +90,7 @@ impl Index {
     ///
     /// # Errors
     /// A segment that cannot be read, is damaged or was made with other settings; what `take` answers.
-    pub fn for_each(
-        &self,
-        mut take: impl FnMut(IndexedDocument) -> Result<(), StorageError>,
-    ) -> Result<(), DataError> {
+    pub fn for_each(&self, mut take: impl FnMut(IndexedDocument) -> Result<(), StorageError>) -> Result<(), DataError> {
         for path in &self.segments {
             let file = File::open(path).map_err(StorageError::at("read", path))?;
             let mut reader = BufReader::with_capacity(BUFFER_BYTES, file);

@@ -25,7 +25,8 @@ pub fn half_point(bands: usize, rows: usize) -> f64 {
 /// If there is no function.
 pub fn choose_bands(threshold: f64, functions: usize, recall: f64) -> (usize, usize) {
     assert!(functions > 0, "LSH needs at least one hash function");
-    let rows = (1..=functions).rev().find(|rows| probability(threshold, functions / rows, *rows) >= recall).unwrap_or(1);
+    let rows =
+        (1..=functions).rev().find(|rows| probability(threshold, functions / rows, *rows) >= recall).unwrap_or(1);
     (functions / rows, rows)
 }
 

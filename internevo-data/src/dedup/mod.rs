@@ -48,9 +48,7 @@ use internevo_core::config::DedupConfig;
 pub use self::{
     catalog::{BitSet, Catalog, Facts, KeepRule, Rank},
     cluster::{Components, Removal, Sets, choose, connect},
-    decide::{
-        Candidates, Deduplicator, DocumentView, Duplicate, DuplicateKind, HashBuffers, Hashed, Hasher, Outcome,
-    },
+    decide::{Candidates, Deduplicator, DocumentView, Duplicate, DuplicateKind, HashBuffers, Hashed, Hasher, Outcome},
     index::{Index, IndexedDocument, SegmentWriter},
     lsh::{Bands, choose_bands, half_point, probability},
     minhash::MinHasher,

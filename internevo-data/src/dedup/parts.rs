@@ -264,36 +264,42 @@ fn find_parts(text: &str, part: Part, min_tokens: usize, rule: TokenRule) -> Par
         }
     };
     match part {
-        Part::Line => pieces(text, 1).for_each(|(start, slice)| take(start, slice)),
-        Part::Paragraph => pieces(text, 2).for_each(|(start, slice)| take(start, slice)),
+        Part::Line => lines(text).for_each(|(start, slice)| take(start, slice)),
+        Part::Paragraph => paragraphs(text).for_each(|(start, slice)| take(start, slice)),
         Part::Sentence => text.split_sentence_bound_indices().for_each(|(start, slice)| take(start, slice)),
         Part::Substring => unreachable!("returned above"),
     }
     parts
 }
 
-/// `text` cut behind every run of at least `line_ends` line ends (blanks between them do not count).
-fn pieces(text: &str, line_ends: usize) -> impl Iterator<Item = (usize, &str)> {
+/// Lines, with their line ends.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut at = 0;
+    text.split_inclusive('\n').map(move |line| {
+        at += line.len();
+        (at - line.len(), line)
+    })
+}
+
+/// Paragraphs, with the blank lines behind them.
+fn paragraphs(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let rest = &text[at..];
-        if rest.is_empty() {
-            return None;
-        }
-        let (mut end, mut found) = (rest.len(), 0);
+        let (mut end, mut line_ends) = (rest.len(), 0);
         for (place, c) in rest.char_indices() {
-            if c == '\n' {
-                found += 1;
-            } else if found >= line_ends && (line_ends == 1 || !c.is_whitespace()) {
-                end = place;
-                break;
-            } else if !c.is_whitespace() {
-                found = 0;
+            match c {
+                '\n' => line_ends += 1,
+                c if c.is_whitespace() => {}
+                _ if line_ends >= 2 => {
+                    end = place;
+                    break;
+                }
+                _ => line_ends = 0,
             }
         }
-        let piece = (at, &rest[..end]);
         at += end;
-        Some(piece)
+        (end > 0).then(|| (at - end, &rest[..end]))
     })
 }
 
@@ -333,4 +339,105 @@ fn exact_tokens(text: &str) -> Vec<Range<usize>> {
     }
     tokens.extend(start.map(|start| start..text.len()));
     tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use libsais::SuffixArrayConstruction;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The marked windows of some texts, numbered through.
+    fn marked(texts: &[String], length: usize, memory: usize) -> Vec<u128> {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let scratch = Scratch::new(dir.path().join("scratch")).expect("scratch");
+        let mut keys = Sorter::new(&scratch, memory);
+        let all = texts.iter().flat_map(|text| windows(text, length).keys);
+        all.zip(0..).try_for_each(|(key, number)| keys.push(key | number)).expect("disk");
+        let mut report = DuplicateReport::default();
+        let marks = marks(&keys.finish().expect("disk"), Sorter::new(&scratch, memory), &mut report).expect("disk");
+        marks.iter().expect("disk").collect::<Result<_, _>>().expect("disk")
+    }
+
+    /// The numbers of windows that occur more than once, by a suffix array over the tokens of all texts.
+    fn by_suffix_array(texts: &[Vec<u8>], length: usize) -> BTreeSet<u128> {
+        let mut joined: Vec<u8> = Vec::new();
+        let mut number = Vec::new();
+        let mut next = 0u128;
+        for text in texts {
+            for at in 0..text.len() {
+                let is_window = at + length <= text.len();
+                number.push(is_window.then_some(next));
+                next += u128::from(is_window);
+            }
+            joined.extend_from_slice(text);
+            joined.push(0); // ends a text
+            number.push(None);
+        }
+        let array =
+            SuffixArrayConstruction::for_text(&joined).in_owned_buffer32().single_threaded().run().expect("array");
+        let mut repeated = BTreeSet::new();
+        for pair in array.suffix_array().windows(2) {
+            let [a, b] = [pair[0] as usize, pair[1] as usize];
+            if let (Some(x), Some(y)) = (number[a], number[b])
+                && joined[a..a + length] == joined[b..b + length]
+            {
+                repeated.extend([x, y]);
+            }
+        }
+        repeated
+    }
+
+    proptest! {
+        #[test]
+        fn repeated_windows_are_those_of_a_suffix_array(
+            texts in proptest::collection::vec(proptest::collection::vec(1u8..4, 0..80), 1..6), length in 1usize..9,
+        ) {
+            let words: Vec<String> = texts
+                .iter()
+                .map(|text| text.iter().map(|token| format!("w{token}")).collect::<Vec<_>>().join(" , "))
+                .collect();
+            let marks = marked(&words, length, 1 << 20);
+            let found: BTreeSet<u128> = marks.iter().map(|mark| mark >> 1).collect();
+            prop_assert_eq!(&found, &by_suffix_array(&texts, length));
+            // Of each repeated window exactly one is the first.
+            let distinct: BTreeSet<&[u8]> = texts.iter().flat_map(|text| text.windows(length)).collect();
+            let all: Vec<&[u8]> = texts.iter().flat_map(|text| text.windows(length)).collect();
+            let repeated = distinct.iter().filter(|w| all.iter().filter(|x| x == w).count() > 1).count();
+            prop_assert_eq!(marks.iter().filter(|mark| *mark & 1 == 1).count(), repeated);
+        }
+
+        #[test]
+        fn cuts_are_what_repeats_without_what_first_occurrences_cover(
+            kinds in proptest::collection::vec(0u8..3, 0..40), length in 1usize..6,
+        ) {
+            let ranges: Vec<Range<usize>> = (0..kinds.len()).map(|at| at..at + length).collect();
+            let of = |kind: u8| (0..kinds.len()).filter(|at| kinds[*at] == kind).collect::<Vec<_>>();
+            let marked = Marked { first: of(1), again: of(2) };
+            let covers = |kind: u8, place: usize| of(kind).iter().any(|at| ranges[*at].contains(&place));
+            let cuts = marked.cuts(&ranges);
+            for place in 0..kinds.len() + length {
+                let cut = cuts.iter().any(|cut| cut.contains(&place));
+                prop_assert_eq!(cut, covers(2, place) && !covers(1, place), "place {} of {:?}", place, cuts);
+            }
+            prop_assert!(cuts.is_sorted_by(|a, b| a.end < b.start));
+        }
+
+        #[test]
+        fn pieces_are_the_whole_text(text in "[a \n]{0,40}") {
+            prop_assert_eq!(&lines(&text).map(|(_, piece)| piece).collect::<String>(), &text);
+            prop_assert_eq!(&paragraphs(&text).map(|(_, piece)| piece).collect::<String>(), &text);
+        }
+    }
+
+    #[test]
+    fn lines_and_paragraphs_end_where_they_should() {
+        let text = "one\ntwo\n \nthree\n\n\n  four";
+        assert_eq!(lines(text).map(|(at, _)| at).collect::<Vec<_>>(), [0, 4, 8, 10, 16, 17, 18]);
+        let paragraphs: Vec<&str> = paragraphs(text).map(|(_, piece)| piece).collect();
+        assert_eq!(paragraphs, ["one\ntwo\n \n", "three\n\n\n  ", "four"]);
+    }
 }

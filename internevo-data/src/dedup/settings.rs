@@ -92,9 +92,8 @@ impl Settings {
             let known = "`minhash`, `exact`, `bloom`, `lines`, `paragraphs`, `sentences` or `substrings`";
             wrong("method", format!("`{}` is not {known}", config.method))
         })?;
-        let keep = KeepRule::parse(&config.keep).ok_or_else(|| {
-            wrong("keep", format!("`{}` is not one of {}", config.keep, KeepRule::NAMES.join(", ")))
-        })?;
+        let keep = KeepRule::parse(&config.keep)
+            .ok_or_else(|| wrong("keep", format!("`{}` is not one of {}", config.keep, KeepRule::NAMES.join(", "))))?;
         for (key, value) in [("bands", config.bands), ("rows", config.rows), ("ngram", config.ngram)] {
             if !(1..=MAX_SIZE).contains(&value) {
                 return Err(wrong(key, format!("{value} is not between 1 and {MAX_SIZE}")));
@@ -152,7 +151,8 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         "tb" => 1e12,
         _ => return Err(format!("`{text}`: unknown unit `{}`; write for example `2GiB` or `512MiB`", unit.trim())),
     };
-    let number: f64 = number.parse().map_err(|_| format!("`{text}` is no amount of memory; write for example `2GiB`"))?;
+    let number: f64 =
+        number.parse().map_err(|_| format!("`{text}` is no amount of memory; write for example `2GiB`"))?;
     Ok((number * scale) as u64)
 }
 

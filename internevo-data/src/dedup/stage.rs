@@ -165,9 +165,7 @@ impl<'a> Run<'a> {
             let read = |buffers: &mut HashBuffers, &(number, item): &(u32, &Item)| {
                 let (document, _) = chunk.document(item, self.inputs).map_err(|_| self.changed(item))?;
                 let rule = token_rule(&document);
-                let set = candidates
-                    .needs_set(number)
-                    .then(|| self.hasher.shingle_set(buffers, &document.text, rule));
+                let set = candidates.needs_set(number).then(|| self.hasher.shingle_set(buffers, &document.text, rule));
                 Ok((number, Box::from(document.id), set))
             };
             let found: Vec<(u32, Box<str>, Option<ShingleSet>)> =

@@ -29,8 +29,8 @@ impl<'a> Response<'a> {
             let code = rest.split(|byte| *byte == b' ').nth(1)?;
             std::str::from_utf8(code).ok()?.parse().ok()
         });
-        let status =
-            status.ok_or_else(|| format!("no HTTP response begins with `{}`", escaped(&first[..first.len().min(60)])))?;
+        let status = status
+            .ok_or_else(|| format!("no HTTP response begins with `{}`", escaped(&first[..first.len().min(60)])))?;
         let mut headers = Vec::new();
         while let Some(line) = line().filter(|line| !line.is_empty()) {
             if let Some(colon) = line.iter().position(|byte| *byte == b':') {

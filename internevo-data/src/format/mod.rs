@@ -32,8 +32,8 @@ pub use self::{
     html::{Page, extract},
     lines::LineReader,
     records::{RawRecord, RecordFormat, RecordReader, open_records},
-    warc::WarcReader,
     source::{code_body, code_markdown, fenced},
+    warc::WarcReader,
 };
 use crate::{
     corpus::{is_source_type, kind_of},

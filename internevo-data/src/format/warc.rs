@@ -506,7 +506,8 @@ mod tests {
         let cut = records[2].len() - 30;
         records[2].truncate(cut);
         records[5] = b"garbage\r\nmore garbage\r\n".to_vec();
-        records[7] = String::from_utf8(response(7)).expect("text").replace("Content-Length: ", "Content-Length: x").into();
+        records[7] =
+            String::from_utf8(response(7)).expect("text").replace("Content-Length: ", "Content-Length: x").into();
         let members: Vec<u8> = records.iter().flat_map(|record| gz(record)).collect();
         let found = read("a.warc.gz", &members);
         let ids: Vec<&str> = found.iter().map(|f| if f.contains("malformed_record") { "!" } else { f }).collect();

@@ -22,10 +22,6 @@ mod tests;
 mod usage;
 mod writer;
 
-pub(crate) use self::{
-    reader::{Chunk, ChunkReader, Item},
-    writer::Position,
-};
 pub use self::{
     input::{InputFile, find_inputs, inputs_fingerprint},
     output::{ChunkOutput, Rejection},
@@ -34,4 +30,8 @@ pub use self::{
     request::{STAGES, StageRequest},
     run::run_stage,
     writer::{REPORT, StageWriter, finished},
+};
+pub(crate) use self::{
+    reader::{Chunk, ChunkReader, Item},
+    writer::Position,
 };
