@@ -4,6 +4,7 @@
 //! cargo run --release -p internevo-data --example dedup_bench -- plant CORPUS 60 ~/.cargo/registry/src
 //! cargo run --release -p internevo-data --example dedup_bench -- run CORPUS/en OUT minhash 2 2GiB
 //! cargo run --release -p internevo-data --example dedup_bench -- score CORPUS OUT
+//! cargo run --release -p internevo-data --example dedup_bench -- synth LARGE 5000        # a corpus of any size, for memory and scaling
 //! ```
 //!
 //! The recipe is the usual one: every tenth document gets a copy in which 1 to 30 % of the tokens are substituted, inserted or
@@ -31,9 +32,12 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["plant", corpus, megabytes, sources @ ..] => plant(corpus.as_ref(), megabytes.parse().expect("MB"), sources),
+        ["synth", corpus, megabytes] => synth(corpus.as_ref(), megabytes.parse().expect("MB")),
         ["run", input, output, method, threads, memory] => run(input, output, method, threads, memory),
         ["score", corpus, output] => score(corpus.as_ref(), output.as_ref()),
-        _ => eprintln!("plant CORPUS MB FOLDER… | run INPUT OUTPUT METHOD THREADS MEMORY | score CORPUS OUTPUT"),
+        _ => eprintln!(
+            "plant CORPUS MB FOLDER… | synth CORPUS MB | run INPUT OUTPUT METHOD THREADS MEMORY | score CORPUS OUTPUT"
+        ),
     }
 }
 
@@ -203,6 +207,36 @@ fn write_shards(folder: &Path, lang: &str, documents: &[(String, String)]) {
         }
         fs::write(folder.join(format!("{shard:02}.jsonl")), lines).expect("shard");
     }
+}
+
+/// Made-up words by Zipf's law, 200 to 1,500 a document; every tenth document is followed by a copy with every fiftieth word replaced.
+fn synth(corpus: &Path, megabytes: usize) {
+    let spell = |rng: &CounterRng| -> String {
+        (0..3 + rng.below(0, 7)).map(|k| char::from(b'a' + rng.below(k + 1, 26) as u8)).collect()
+    };
+    let words: Vec<String> = (0..50_000u64).map(|i| spell(&CounterRng::new(i, "word"))).collect();
+    let pick = |rng: &CounterRng, i: u64| &*words[50_000f64.powf(rng.uniform(i)) as usize % words.len()];
+    fs::create_dir_all(corpus).expect("folder");
+    let (mut bytes, mut document, mut shard) = (0, 0u64, 0);
+    while bytes < megabytes * 1_000_000 {
+        let mut lines = String::new();
+        while lines.len() < 200_000_000 && bytes + lines.len() < megabytes * 1_000_000 {
+            let rng = CounterRng::new(document, "document");
+            let length = 200 + rng.below(u64::MAX, 1300);
+            let original: Vec<&str> = (0..length).map(|i| pick(&rng, i)).collect();
+            lines.push_str(&format!("{{\"id\":\"d{document}\",\"text\":\"{}\"}}\n", original.join(" ")));
+            if document % 10 == 0 {
+                let edited = original.iter().zip(length..).map(|(w, i)| if i % 50 == 0 { pick(&rng, i) } else { w });
+                let text = edited.collect::<Vec<_>>().join(" ");
+                lines.push_str(&format!("{{\"id\":\"p{document}\",\"text\":\"{text}\"}}\n"));
+            }
+            document += 1;
+        }
+        bytes += lines.len();
+        fs::write(corpus.join(format!("{shard:03}.jsonl")), lines).expect("shard");
+        shard += 1;
+    }
+    println!("{document} documents and a tenth of copies, {:.0} MB", bytes as f64 / 1e6);
 }
 
 fn run(input: &str, output: &str, method: &str, threads: &str, memory: &str) {

@@ -258,10 +258,16 @@ impl WarcReader {
     /// Goes on behind damage: to the next line that begins a record, or to the next gzip member that does.
     fn recover(&mut self, compression_is_damaged: bool) -> io::Result<()> {
         self.stream = match std::mem::replace(&mut self.stream, Stream::End) {
-            Stream::Flat(mut reader) => {
-                self.found = find_line(&mut reader).or_else(only_system_errors)?;
-                Stream::Flat(reader)
-            }
+            // A decoder that failed once fails for ever.
+            Stream::Flat(_) if compression_is_damaged => Stream::End,
+            Stream::Flat(mut reader) => match find_line(&mut reader) {
+                Ok(line) => {
+                    self.found = line;
+                    Stream::Flat(reader)
+                }
+                Err(error) if error.raw_os_error().is_some() => return Err(error),
+                Err(_) => Stream::End,
+            },
             // A member may hold all records of the file: look for the next one in it before giving it up.
             Stream::Member(mut reader, start) => {
                 let found = if compression_is_damaged { Err(None) } else { find_line(&mut reader).map_err(Some) };
@@ -289,10 +295,6 @@ impl WarcReader {
 fn member(raw: Raw) -> Stream {
     let start = raw.at;
     Stream::Member(BufReader::with_capacity(BUFFER_BYTES, GzDecoder::new(raw)), start)
-}
-
-fn only_system_errors<T>(error: io::Error) -> io::Result<Option<T>> {
-    if error.raw_os_error().is_some() { Err(error) } else { Ok(None) }
 }
 
 fn skip(body: &mut impl Read) -> io::Result<u64> {
