@@ -145,8 +145,8 @@ impl<'s> Catalog<'s> {
     }
 
     /// Number of items.
-    pub fn len(&self) -> u32 {
-        self.rows.len() as u32
+    pub fn items(&self) -> u32 {
+        self.rows.rows() as u32
     }
 
     /// Items of an index: they have the numbers below this, and always stay.
@@ -156,7 +156,7 @@ impl<'s> Catalog<'s> {
 
     /// Declares all items so far to be of an index.
     pub fn end_index(&mut self) {
-        self.indexed = self.len();
+        self.indexed = self.items();
     }
 
     /// Appends an item; gives its number.
@@ -167,7 +167,7 @@ impl<'s> Catalog<'s> {
     /// # Panics
     /// At the 2^32nd item: items are numbered in 32 bits.
     pub fn push(&mut self, facts: Facts) -> Result<u32, StorageError> {
-        let number = u32::try_from(self.rows.len()).ok().filter(|n| *n < u32::MAX);
+        let number = u32::try_from(self.rows.rows()).ok().filter(|n| *n < u32::MAX);
         self.rows.push(facts.to_row())?;
         Ok(number.expect("one run deduplicates fewer than 2^32 documents"))
     }

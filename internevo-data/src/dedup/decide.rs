@@ -154,7 +154,7 @@ impl<'s> Deduplicator<'s> {
     /// When a temporary file cannot be written or read.
     pub fn candidates(self) -> Result<Candidates<'s>, StorageError> {
         let Self { settings, scratch, catalog, identities, keys } = self;
-        let needed = BitSet::new(catalog.len());
+        let needed = BitSet::new(catalog.items());
         let exact = ExactCopies::find(&catalog, &identities.finish()?, scratch, settings.memory / 16)?;
         let keys = keys.finish()?;
         let components = components(&catalog, &keys, &exact.bits, &needed, scratch, settings.memory / 8)?;
@@ -191,7 +191,7 @@ impl ExactCopies {
         scratch: &Scratch,
         memory: usize,
     ) -> Result<Self, StorageError> {
-        let (bits, leaders) = (BitSet::new(catalog.len()), BitSet::new(catalog.len()));
+        let (bits, leaders) = (BitSet::new(catalog.items()), BitSet::new(catalog.items()));
         let (mut copies, mut groups) = (Sorter::new(scratch, memory), 0);
         identities.batches(DOCUMENT_BITS, |batch| {
             for group in batch.chunk_by(same_key).filter(|group| group.len() > 1) {
@@ -222,7 +222,7 @@ fn components(
     scratch: &Scratch,
     memory: usize,
 ) -> Result<Sorted, StorageError> {
-    let union_find = UnionFind::new(catalog.len() as usize);
+    let union_find = UnionFind::new(catalog.items() as usize);
     let distinct = |group: &[u128]| {
         let mut distinct: Vec<u32> = Vec::new();
         if group.len() > 1 && group.last().is_some_and(|last| document(last) >= catalog.indexed()) {

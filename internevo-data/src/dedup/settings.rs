@@ -11,8 +11,8 @@ const MAX_SIZE: usize = 4096;
 const LEAST_MEMORY: u64 = 64 << 20;
 /// Memory where the system does not say what is free, bytes.
 const DEFAULT_MEMORY: u64 = 2 << 30;
-/// Of the memory allowed, this much is for reading, parsing and writing, bytes (never more than a quarter).
-const WORKING_MEMORY: u64 = 192 << 20;
+/// Of the memory allowed, this much is for reading, parsing and writing, bytes (never more than half).
+const WORKING_MEMORY: u64 = 128 << 20;
 /// Tokens of a substring worth removing (Lee et al. 2022).
 const SUBSTRING_TOKENS: usize = 50;
 /// Tokens of a line worth removing: shorter ones (`}`, `end if`) repeat by nature.
@@ -128,7 +128,7 @@ fn memory(text: &str) -> Result<usize, String> {
     if allowed < LEAST_MEMORY {
         return Err(format!("`{text}` is below {} MiB", LEAST_MEMORY >> 20));
     }
-    Ok(usize::try_from(allowed - WORKING_MEMORY.min(allowed / 4)).unwrap_or(usize::MAX))
+    Ok(usize::try_from(allowed - WORKING_MEMORY.min(allowed / 2)).unwrap_or(usize::MAX))
 }
 
 /// An amount of memory: `2GiB`, `512 MiB`, `1.5G` (binary, as `GiB`), `3GB` (decimal) or a plain number of bytes.

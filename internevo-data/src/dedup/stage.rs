@@ -37,7 +37,7 @@ pub(super) const STAGE: &str = "dedup";
 /// Folder of the temporary files, in the output.
 pub(super) const SCRATCH: &str = ".scratch";
 /// Lines are handed to the threads in chunks of about this many bytes.
-const CHUNK_BYTES: usize = 8 << 20;
+const CHUNK_BYTES: usize = 4 << 20;
 
 /// Runs on `inputs`, writes `output/kept`, `output/rejected`, `output/duplicates.json` and `output/report.json`.
 ///
@@ -177,7 +177,7 @@ impl<'a> Run<'a> {
             number += chunk.items.len() as u32;
             Ok(())
         })?;
-        if number != candidates.catalog().len() {
+        if number != candidates.catalog().items() {
             return Err(changed(&self.inputs[self.inputs.len() - 1], 0));
         }
         ids.flush()?;

@@ -70,7 +70,7 @@ enum Stream {
     /// Everything in one stream; damage of its compression is its end.
     Flat(Box<dyn BufRead + Send>),
     /// Inside a gzip member, and where that begins.
-    Member(BufReader<GzDecoder<Raw>>, u64),
+    Member(Box<BufReader<GzDecoder<Raw>>>, u64),
     /// Between gzip members.
     Between(Raw),
     /// Nothing follows.
@@ -294,7 +294,7 @@ impl WarcReader {
 
 fn member(raw: Raw) -> Stream {
     let start = raw.at;
-    Stream::Member(BufReader::with_capacity(BUFFER_BYTES, GzDecoder::new(raw)), start)
+    Stream::Member(Box::new(BufReader::with_capacity(BUFFER_BYTES, GzDecoder::new(raw))), start)
 }
 
 fn skip(body: &mut impl Read) -> io::Result<u64> {

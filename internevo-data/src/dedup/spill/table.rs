@@ -36,7 +36,7 @@ impl<'s, const N: usize> Table<'s, N> {
     }
 
     /// Number of rows.
-    pub fn len(&self) -> usize {
+    pub fn rows(&self) -> usize {
         self.stored + self.memory.len()
     }
 
@@ -100,7 +100,7 @@ mod tests {
                 assert_eq!(table.get(row as usize / 2).expect("disk"), (row / 2).to_le_bytes());
             }
         }
-        assert_eq!((table.len(), scratch.files()), (3000, 1));
+        assert_eq!((table.rows(), scratch.files()), (3000, 1));
         for row in [0, 511, 512, 2999, 2559, 2560, 1] {
             assert_eq!(table.get(row as usize).expect("disk"), (row as u64).to_le_bytes());
         }
