@@ -34,9 +34,11 @@ pub(super) fn pipeline(pipeline: &PipelineConfig, rules: &mut Rules) {
         &dedup.method,
         &["minhash", "exact", "bloom", "lines", "paragraphs", "sentences", "substrings"],
     );
-    rules.check(dedup.false_positives > 0.0 && dedup.false_positives < 1.0, &["pipeline.dedup.false_positives"], || {
-        format!("{} must be above 0 and below 1", dedup.false_positives)
-    });
+    rules.check(
+        dedup.false_positives > 0.0 && dedup.false_positives < 1.0,
+        &["pipeline.dedup.false_positives"],
+        || format!("{} must be above 0 and below 1", dedup.false_positives),
+    );
 }
 
 fn stages(stages: &[String], rules: &mut Rules) {
