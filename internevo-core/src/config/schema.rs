@@ -168,11 +168,14 @@ impl Default for PipelineConfig {
     }
 }
 
-/// Exact and MinHash-LSH deduplication (InternLM2 report, section 3.1.1: 128 hashes, 5-grams, 0.7).
+/// Deduplication; by default MinHash-LSH with verified similarity (InternLM2 report, section 3.1.1: 128 hashes, 5-grams, 0.7).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct DedupConfig {
-    /// LSH bands; `bands * rows` hash functions are computed.
+    /// `minhash` (exact and near duplicates), `exact` (equal texts), `bloom` (equal texts in one pass; a few others go with them), or
+    /// parts of documents that repeat: `lines`, `paragraphs`, `sentences`, `substrings`.
+    pub method: String,
+    /// LSH bands; `bands * rows` hash functions are computed. The default finds a pair at the threshold with probability 0.989.
     pub bands: usize,
     /// Rows per band.
     pub rows: usize,
@@ -180,13 +183,34 @@ pub struct DedupConfig {
     pub ngram: usize,
     /// True Jaccard similarity from which two documents count as duplicates.
     pub threshold: f64,
-    /// Which copy stays: `newest`, `longest` or `first`.
+    /// Which copy stays: `newest`, `longest`, `best_score` or `first`.
     pub keep: String,
+    /// Memory for signatures and comparisons, such as `2GiB`; what does not fit is sorted on disk. Empty: half of what is free.
+    /// The result does not depend on it.
+    pub memory: String,
+    /// Folder of an index: its documents count as seen before, and the kept ones are added to it. Empty: none.
+    pub index: String,
+    /// Fewest tokens of a repeated part that is removed (`lines`, `paragraphs`, `sentences`: of the part; `substrings`: in a row).
+    /// 0: 50 for `substrings`, 3 for the others.
+    pub min_tokens: usize,
+    /// Share of unseen documents that `bloom` may drop once all are read.
+    pub false_positives: f64,
 }
 
 impl Default for DedupConfig {
     fn default() -> Self {
-        Self { bands: 21, rows: 6, ngram: 5, threshold: 0.7, keep: "newest".into() }
+        Self {
+            method: "minhash".into(),
+            bands: 25,
+            rows: 5,
+            ngram: 5,
+            threshold: 0.7,
+            keep: "newest".into(),
+            memory: String::new(),
+            index: String::new(),
+            min_tokens: 0,
+            false_positives: 1e-4,
+        }
     }
 }
 

@@ -31,3 +31,7 @@ pub use self::{
     run::run_stage,
     writer::{REPORT, StageWriter, finished},
 };
+pub(crate) use self::{
+    reader::{Chunk, ChunkReader, Item},
+    writer::Position,
+};
