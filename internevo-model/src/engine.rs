@@ -201,8 +201,8 @@ impl Engine {
         Ok(outcome)
     }
 
-    /// The sums of one micro-batch without a tape, over the ranks of the tensor group, and with sharded weights over all that
-    /// share them: then every rank of those calls it, with `None` where there is nothing to evaluate. Collective.
+    /// The sums of one micro-batch without a tape, over the ranks of the tensor group. Collective over them, and over all ranks that
+    /// share weights: one that has nothing to evaluate brings any micro-batch and forgets the result.
     ///
     /// # Errors
     /// A failed world.

@@ -3,7 +3,7 @@
 # one fails. Its exit code is that of the first rank that failed.
 #
 #   NNODES=2 NODE_RANK=0 RANKS_PER_NODE=8 MASTER_ADDR=node-0 launchers/ranks.sh \
-#     internevo train --config job.toml --set launch.communicator=nccl --set launch.ranks=16
+#     my_program
 set -uo pipefail
 if (($# == 0)); then
   echo "usage: [NNODES=1] [NODE_RANK=0] [RANKS_PER_NODE=1] [MASTER_ADDR=127.0.0.1] [MASTER_PORT=29500] $0 COMMAND..." >&2

@@ -16,7 +16,7 @@ use crate::{
 /// Train a small model on one rank and on many layouts, and compare.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "A layout is named by its parts, joined by `+`:\n  dp4, mtp2, msp2, fsp2, isp2, isp2x4 (head x context), wp4, zero1 | zero2 | zero3 (zero2:4 = in subgroups of 4),\n  recompute, recompute:0.5, selective, hidden, gathered, noahead, module, kv2, pp2\n\nExamples:\n  internevo parity                                  the whole matrix\n  internevo parity --layouts isp                    those of the matrix whose name contains `isp`\n  internevo parity --layouts msp2+dp2+zero3         one of your own\n  internevo parity --json > parity.json"
+    after_help = "A layout is named by its parts, joined by `+`:\n  dp4, mtp2, msp2, fsp2, isp2, isp2x4 (head x context), wp4, zero1 | zero2 | zero3 (zero2:4 = in subgroups of 4),\n  recompute, recompute:0.5, selective, hidden, gathered, contextfirst, noahead, module, ahead:w1, late, reference, kv2, pp2\n\nExamples:\n  internevo parity                                  the whole matrix\n  internevo parity --layouts isp                    those of the matrix whose name contains `isp`\n  internevo parity --layouts msp2+dp2+zero3         one of your own\n  internevo parity --json > parity.json"
 )]
 pub struct Parity {
     /// Layouts: names of the matrix, pieces of such names (all that contain them), or names of your own
@@ -96,15 +96,17 @@ impl Parity {
     fn measure_all(&self, cx: &Context, cases: &[Case]) -> anyhow::Result<Vec<Deviation>> {
         let progress = cx.console.progress("parity", Some(cases.len() as u64), "layouts");
         // Layouts that change the model have a reference of their own.
-        let mut references: BTreeMap<usize, Reference> = BTreeMap::new();
+        let mut references: BTreeMap<(usize, String), Reference> = BTreeMap::new();
         let mut results = Vec::new();
         for case in cases {
-            let kv_heads = case.config.model.num_kv_attention_heads;
-            if !references.contains_key(&kv_heads) {
-                let base = Case::parse(&format!("dp1+kv{kv_heads}"))?;
-                references.insert(kv_heads, Reference::train(&base, self.steps)?);
+            let model = &case.config.model;
+            let key = (model.num_kv_attention_heads, model.kernels.clone());
+            if !references.contains_key(&key) {
+                let kernels = if key.1 == "reference" { "+reference" } else { "" };
+                let base = Case::parse(&format!("dp1+kv{}{kernels}", key.0))?;
+                references.insert(key.clone(), Reference::train(&base, self.steps)?);
             }
-            results.push(measure(case, &references[&kv_heads])?);
+            results.push(measure(case, &references[&key])?);
             progress.message(case.name.clone());
             progress.set(results.len() as u64);
         }

@@ -15,6 +15,10 @@
 //! | `gathered` | `model.parallel_output = false` |
 //! | `noahead` | `parallel.weight.overlap = false` |
 //! | `module` | `parallel.weight.forward_overlap_per = "module"` |
+//! | `ahead:w1` | `parallel.weight.launch_allgather_before` |
+//! | `contextfirst` | `parallel.sequence_2D.device_placement_strategy.head_first = false` |
+//! | `late` | `hybrid_zero_optimizer.overlap_sync_grad = false` |
+//! | `reference` | `model.kernels` |
 //! | `kv2` | `model.num_kv_attention_heads` |
 
 use std::fmt;
@@ -132,6 +136,10 @@ fn set(config: &mut Config, data: &mut usize, part: &str) -> Option<()> {
         ("hidden", "", None) => config.model.embed_split_hidden = true,
         ("gathered", "", None) => config.model.parallel_output = false,
         ("noahead", "", None) => parallel.weight.overlap = false,
+        ("ahead", "", Some(place)) => parallel.weight.launch_allgather_before = place.to_owned(),
+        ("contextfirst", "", None) => parallel.sequence_2d.device_placement_strategy.head_first = false,
+        ("late", "", None) => config.hybrid_zero_optimizer.overlap_sync_grad = false,
+        ("reference", "", None) => config.model.kernels = "reference".to_owned(),
         ("module", "", None) => parallel.weight.forward_overlap_per = "module".to_owned(),
         _ => return None,
     }

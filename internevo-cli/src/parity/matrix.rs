@@ -42,6 +42,11 @@ pub fn cases() -> Vec<Case> {
         "isp1x4+wp4",
         "isp1x2+wp2+dp4+zero2",
         "isp4x2+wp4+zero2",
+        "dp4+isp1+wp2+zero2",
+        "dp2+isp1+zero2",
+        "dp8+isp1+wp2+zero2:2",
+        "isp2x2+wp2+contextfirst",
+        "isp4x2+contextfirst",
     ] {
         add(weight);
     }
@@ -58,6 +63,13 @@ pub fn cases() -> Vec<Case> {
         "isp2+wp4+dp2+noahead",
         "dp4+zero3+module",
         "isp2+wp2+module+recompute",
+        "dp2+late",
+        "msp2+dp2+zero2+late",
+        "mtp2+reference",
+        "isp2+wp2+reference+recompute",
+        "msp2+hidden+gathered+selective",
+        "isp2+wp4+dp2+ahead:wqkv",
+        "dp4+zero3+ahead:w1+recompute",
     ] {
         add(recompute);
     }
@@ -65,7 +77,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Combinations that cannot work; each must be refused, with its reasons.
-pub fn refusals() -> [&'static str; 14] {
+pub fn refusals() -> [&'static str; 16] {
     [
         "dp2+pp2",
         "mtp8",
@@ -79,14 +91,16 @@ pub fn refusals() -> [&'static str; 14] {
         "isp3+dp1",
         "isp8+kv3",
         "isp1x64",
-        "mtp16+hidden+wp2",
+        "mtp16+wp2",
+        "isp2+hidden",
+        "isp2+gathered",
         "pp2+dp2+zero3",
     ]
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::CaseError, *};
 
     #[test]
     fn the_matrix_holds_at_least_forty_different_layouts_of_up_to_eight_ranks() {
@@ -101,7 +115,7 @@ mod tests {
     #[test]
     fn every_refusal_is_refused() {
         for name in refusals() {
-            assert!(Case::parse(name).is_err(), "{name}");
+            assert!(matches!(Case::parse(name), Err(CaseError::Refused { .. })), "{name}");
         }
     }
 }

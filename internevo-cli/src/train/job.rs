@@ -86,7 +86,8 @@ impl Job<'_> {
             let squares = flops::segment_squares(&batch.cu_seqlens);
             flops::model_flops(&shape, batch.tokens.len() as u64, squares, AttentionCount::Causal)
         };
-        let flops: f64 = batches.iter().map(flops).sum();
+        // The ranks of a tensor group share these micro-batches.
+        let flops = batches.iter().map(flops).sum::<f64>() / self.layout.size(GroupKind::Tensor) as f64;
         let tflops = flops / seconds / 1e12;
         let peak = self.config.monitor.peak_tflops;
         StepRecord { tgs, tflops, mfu: (peak > 0.0).then(|| tflops / peak), time: seconds, ..StepRecord::default() }

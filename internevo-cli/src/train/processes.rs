@@ -41,6 +41,8 @@ enum Orders {
     Train { run: PathBuf, start: Start },
     /// There is nothing left to do.
     Nothing,
+    /// Rank 0 cannot begin, and says why.
+    GiveUp,
 }
 
 /// Trains as this process's rank.
@@ -54,6 +56,9 @@ pub fn run(cx: &Context, resolved: &Resolved, resume: &ResumeRequest, layout: Pa
     let (rank, size) = (world.communicator().rank(), world.communicator().size());
     if size != layout.world() {
         let wanted = layout.world();
+        if rank > 0 {
+            return Err(Silent.into());
+        }
         user_bail!(
             "launch.ranks: {wanted} ranks are configured, {size} processes were started; add --set launch.ranks={size}"
         );
@@ -67,7 +72,9 @@ pub fn run(cx: &Context, resolved: &Resolved, resume: &ResumeRequest, layout: Pa
     };
     match outcome {
         // Said when it was noticed: mpirun ends the other ranks at once.
-        Err(_) if failure.reported.load(Ordering::SeqCst) => Err(Silent.into()),
+        Err(error) if failure.reported.load(Ordering::SeqCst) && ranks::comm_failure(&error).is_some() => {
+            Err(Silent.into())
+        }
         outcome => outcome,
     }
 }
@@ -118,7 +125,15 @@ fn lead(
 ) -> anyhow::Result<()> {
     let comm = world.communicator();
     let threads = super::use_threads(threads_here(resolved.config.launch.threads, &*comm)?);
-    let mut session = with_signs_of_life(&comm, || Session::begin(cx, resolved, resume, threads))??;
+    let mut session = match with_signs_of_life(&comm, || Session::begin(cx, resolved, resume, threads))? {
+        Ok(session) => session,
+        Err(error) => {
+            // The others have nothing to add.
+            announce(&*comm, &Orders::GiveUp)?;
+            world.close()?;
+            return Err(error);
+        }
+    };
     if let Start::Finished(run) = &session.start {
         announce(&*comm, &Orders::Nothing)?;
         world.close()?;
@@ -150,7 +165,14 @@ fn follow(
 ) -> anyhow::Result<()> {
     let comm = world.communicator();
     let threads = super::use_threads(threads_here(resolved.config.launch.threads, &*comm)?);
-    let Orders::Train { run, start } = await_orders(&*comm)? else { return Ok(world.close()?) };
+    let (run, start) = match await_orders(&*comm)? {
+        Orders::Train { run, start } => (run, start),
+        Orders::Nothing => return Ok(world.close()?),
+        Orders::GiveUp => {
+            world.close()?;
+            return Err(Silent.into());
+        }
+    };
     let _ = failure.run.set(run.clone());
     let interrupt = Interrupt::install(&cx.console, "the same command continues where it stopped");
     let mut phases = Phases::new(&cx.console);

@@ -160,10 +160,10 @@ impl<'a> Rank<'a> {
         state::save(self.job, self.engine.groups(), self.engine.optimizer(), &self.progress)
     }
 
-    /// What the run ends with. Collective: the parameters come together on the logging rank.
+    /// What the run ends with. Collective: at its end the parameters come together on the logging rank.
     fn outcome(self, stopped: bool) -> anyhow::Result<Trained> {
         let first_copy = self.engine.groups().zero1_replica.rank() == 0;
-        let params = if first_copy { self.engine.optimizer().whole_params()?.concat() } else { Vec::new() };
+        let params = if first_copy && !stopped { self.engine.optimizer().whole_params()?.concat() } else { Vec::new() };
         Ok(Trained { params, progress: self.progress, stopped })
     }
 }

@@ -3,7 +3,12 @@
 
 use std::{path::Path, sync::Arc};
 
-use internevo_parallel::comm::{CommError, Communicator, LocalOptions, RunError, run_ranks_with, write_flight};
+use internevo_model::EngineError;
+use internevo_parallel::{
+    ParallelError,
+    checkpoint::CheckpointError,
+    comm::{CommError, Communicator, LocalOptions, RunError, run_ranks_with, write_flight},
+};
 
 use super::{
     job::{Job, Trained},
@@ -42,11 +47,28 @@ pub fn one(job: &Job<'_>, world: Arc<dyn Communicator>) -> anyhow::Result<Traine
             // The terminal gets it once, at the end of the command.
             Err(error) => {
                 tracing::info!("rank failed: {}", chain(error));
-                let failure = error.downcast_ref::<CommError>();
-                save_flight(job.run_dir, &*world, failure);
+                save_flight(job.run_dir, &*world, comm_failure(error));
             }
         }
         outcome
+    })
+}
+
+/// The failure between ranks that an error is, if it is one.
+pub fn comm_failure(error: &anyhow::Error) -> Option<&CommError> {
+    error.chain().find_map(|cause| {
+        let parallel = cause.downcast_ref::<ParallelError>().or_else(|| match cause.downcast_ref()? {
+            EngineError::Parallel(error) => Some(error),
+            _ => None,
+        });
+        let checkpoint = cause.downcast_ref::<CheckpointError>().or_else(|| match parallel? {
+            ParallelError::Checkpoint(error) => Some(error),
+            _ => None,
+        });
+        match (parallel, checkpoint) {
+            (Some(ParallelError::Comm(error)), _) | (_, Some(CheckpointError::Comm(error))) => Some(error),
+            _ => cause.downcast_ref(),
+        }
     })
 }
 
@@ -55,5 +77,28 @@ fn save_flight(run_dir: &Path, world: &dyn Communicator, failure: Option<&CommEr
     let flight = failure.map_or_else(|| world.flight(), |error| error.flight().to_vec());
     if let Err(error) = write_flight(&run_dir.join("logs"), world.rank(), &flight, failure) {
         tracing::warn!(%error, "the flight record cannot be written");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use internevo_parallel::comm::FailureCause;
+
+    use super::*;
+
+    #[test]
+    fn a_failure_between_ranks_is_found_whatever_carries_it() {
+        let failure = || CommError::new(FailureCause::Aborted { rank: 3, why: "test".into() }, Vec::new());
+        let carriers: [anyhow::Error; 5] = [
+            failure().into(),
+            ParallelError::Comm(failure()).into(),
+            CheckpointError::Comm(failure()).into(),
+            ParallelError::Checkpoint(CheckpointError::Comm(failure())).into(),
+            anyhow::Error::from(EngineError::Parallel(ParallelError::Comm(failure()))).context("rank 3 failed"),
+        ];
+        for error in carriers {
+            assert!(matches!(comm_failure(&error), Some(e) if e.cause() == failure().cause()), "{error:?}");
+        }
+        assert!(comm_failure(&anyhow::anyhow!("the disk is full")).is_none());
     }
 }

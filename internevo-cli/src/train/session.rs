@@ -216,8 +216,9 @@ impl<'a> Session<'a> {
             return outputs.finish(phases, trained);
         }
         outputs.write_summary(phases, &trained.progress, false, &[])?;
+        let saved = if self.config.ckpt.enable_save_ckpt { "everything is saved" } else { "nothing is saved" };
         anyhow::bail!(
-            "stopped after step {} of {}, everything is saved; continue with: {}",
+            "stopped after step {} of {}, {saved}; continue with: {}",
             trained.progress.step,
             job.total_steps(),
             command_line()

@@ -72,7 +72,7 @@ pub fn load(job: &Job<'_>, groups: &ProcessGroups, optimizer: &mut ShardedOptimi
         return restore(job, &found, &state);
     }
     let Some(start) = &job.warm_start else { return Ok(Progress::default()) };
-    let found = checkpoint::verify(&start.checkpoint).or_user()?;
+    let found = checkpoint::verify_together(&*groups.world, &start.checkpoint).or_user()?;
     if speaks {
         job.console.note(&format!("starting from {}", found.path().display()));
     }

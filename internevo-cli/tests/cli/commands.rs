@@ -20,7 +20,7 @@ fn plugins_have_exactly_the_promised_keys() {
         assert_eq!(keys, ["kind", "name", "crate", "version", "place", "default", "schema"]);
     }
     let kinds: std::collections::BTreeSet<&str> = plugins.iter().filter_map(|p| p["kind"].as_str()).collect();
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["filter", "lr_schedule", "optimizer", "sink"]);
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["filter", "lr_schedule", "optimizer", "sink", "strategy"]);
 }
 
 #[test]

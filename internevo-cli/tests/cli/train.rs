@@ -99,10 +99,48 @@ fn a_run_continues_on_another_layout() {
 }
 
 #[test]
+fn a_run_goes_through_every_kind_of_layout_and_stays_with_one_rank() {
+    let workshop = Workshop::new();
+    workshop.train(&["--run-dir", "one", "--steps", "8"]);
+    let layouts: [&[&str]; 4] = [
+        &["launch.ranks=4", "data.micro_num=1", "parallel.tensor={size=2,mode='msp'}", "parallel.zero1.stage=2"],
+        &["launch.ranks=4", "data.micro_num=1", "parallel.tensor={size=2,mode='isp'}", "parallel.weight.size=4"],
+        &["launch.ranks=2", "data.micro_num=1", "parallel.zero1.fsdp=true", "model.checkpoint=true"],
+        &["launch.ranks=2", "parallel.tensor={size=2,mode='mtp'}", "model.embed_split_hidden=true"],
+    ];
+    // The same schedule everywhere: a run's learning rates depend on its length.
+    for (index, layout) in layouts.iter().enumerate() {
+        let last = (2 * (index + 1)).to_string();
+        std::fs::write(workshop.path().join("stop"), &last).expect("write");
+        let mut args = vec!["train", "--config", "micro.toml", "--run-dir", "many", "--steps", "8"];
+        args.extend(["--set", "ckpt.stop_file_path=stop"]);
+        layout.iter().for_each(|setting| args.extend(["--set", setting]));
+        let output = workshop.run(&args);
+        let text = stderr(&output);
+        assert!(
+            text.contains(&format!("stopped after step {last} of 8")) || output.status.success(),
+            "{layout:?}: {text}"
+        );
+        assert!(index == 0 || text.contains("resuming from"), "{layout:?}: {text}");
+    }
+    let losses = |run: &str| {
+        let records = metrics(&workshop.latest(run));
+        records.iter().map(|r| r["loss"].as_f64().expect("a loss")).collect::<Vec<_>>()
+    };
+    let (one, many) = (losses("one"), losses("many"));
+    assert_eq!((one.len(), many.len()), (8, 8));
+    for (step, (a, b)) in one.iter().zip(&many).enumerate() {
+        assert!((a - b).abs() <= 1e-5 * a, "step {}: {b} against {a}", step + 1);
+    }
+}
+
+#[test]
 fn what_cannot_be_trained_is_refused_before_anything_is_written() {
     let workshop = Workshop::new();
     for (setting, named) in [
-        ("parallel.tensor.size=2", "parallel.tensor.size"),
+        ("parallel.tensor.size=3", "parallel.tensor.size"),
+        ("parallel.tensor.mode=mtpp", "did you mean `mtp`"),
+        ("optimizer.kind=muonn", "did you mean `muon`"),
         ("parallel.pipeline.size=2", "parallel.pipeline.size"),
         ("parallel.zero1.size=3", "zero1"),
         ("job_name='../escape'", "job_name"),

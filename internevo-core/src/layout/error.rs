@@ -61,7 +61,7 @@ pub(super) fn violations(config: &ParallelConfig, world: usize) -> Vec<LayoutVio
         if !isp {
             report("parallel.sequence_2D.enable", "needs `parallel.tensor.mode = \"isp\"`".to_owned());
         }
-        if grid.head_size * grid.context_size != tp {
+        if grid.head_size.checked_mul(grid.context_size) != Some(tp) {
             let (head, context) = (grid.head_size, grid.context_size);
             report(
                 "parallel.sequence_2D.head_size",

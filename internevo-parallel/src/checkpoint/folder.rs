@@ -101,6 +101,18 @@ pub fn find(comm: &dyn Communicator, dir: &Path) -> Result<Search, CheckpointErr
     serde_json::from_slice(&all[0]).map_err(|e| CheckpointError::damaged(dir, e.to_string()))
 }
 
+/// [`verify`] by the first rank of `comm`, told to all. Collective.
+///
+/// # Errors
+/// As [`verify`], on every rank; or a failed world.
+pub fn verify_together(comm: &dyn Communicator, path: &Path) -> Result<Found, CheckpointError> {
+    let mine = if comm.rank() == 0 { verify(path).map(Some) } else { Ok(None) };
+    let mine = together(comm, mine)?;
+    let bytes = serde_json::to_vec(&mine).map_err(|e| CheckpointError::damaged(path, e.to_string()))?;
+    let all = gather_bytes(comm, &bytes)?;
+    serde_json::from_slice(&all[0]).map_err(|e| CheckpointError::damaged(path, e.to_string()))
+}
+
 /// Removes all but the `keep_last` newest checkpoints of `dir`, and what interrupted saves left; 0 keeps all checkpoints.
 /// Folders without a manifest do not count as checkpoints and stay. One rank calls this, while no other saves.
 ///

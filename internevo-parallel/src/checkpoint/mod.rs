@@ -25,7 +25,7 @@ mod save;
 mod tensors;
 
 pub use error::CheckpointError;
-pub use folder::{Found, Rejected, Search, find, newest_complete, prune};
+pub use folder::{Found, Rejected, Search, find, newest_complete, prune, verify_together};
 pub use load::{Content, load, read_model, read_state};
 pub use manifest::verify;
 pub use save::{SaveRequest, save};

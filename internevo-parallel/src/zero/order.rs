@@ -18,11 +18,11 @@ impl MicroBatches {
     /// The numbering for `layout` with `micro_num` micro-batches per rank and step.
     pub fn new(layout: &ParallelLayout, micro_num: usize) -> Self {
         let ranks = layout.size(GroupKind::Data);
-        let inner = match layout.weight_sharding() {
-            Some(GroupKind::Weight) => (layout.size(GroupKind::Weight) / layout.size(GroupKind::Tensor)).max(1),
-            None if layout.zero_stage() == ZeroStage::Optimizer => 1,
-            _ if layout.is_isp() => 1,
-            _ => layout.size(GroupKind::Zero1),
+        let zero = if layout.zero_stage() == ZeroStage::Optimizer { 1 } else { layout.size(GroupKind::Zero1) };
+        // A weight group's ranks share sequences with their tensor group.
+        let inner = match layout.is_isp() {
+            true => (layout.size(GroupKind::Weight) * zero / layout.size(GroupKind::Tensor)).max(1),
+            false => zero,
         };
         Self { per_rank: micro_num, ranks, inner: if ranks.is_multiple_of(inner) { inner } else { 1 } }
     }

@@ -48,9 +48,9 @@ fn dimensions(config: &Config, rules: &mut Rules) {
     } else {
         divided_layers(&config.model, tensor.size, rules);
     }
-    let tokens = config.data.seq_len * config.data.micro_bsz;
+    let tokens = config.data.seq_len.saturating_mul(config.data.micro_bsz);
     // A ring gives every rank two pieces, one from each end.
-    let pieces = if isp && context > 1 { 2 * context * head } else { tensor.size };
+    let pieces = if isp && context > 1 { context.saturating_mul(head).saturating_mul(2) } else { tensor.size };
     let even = tensor.mode == "mtp" || tokens.is_multiple_of(pieces);
     rules.check(even, &["data.seq_len", "data.micro_bsz", TENSOR], || {
         format!("{tokens} tokens of a micro-batch cannot be cut into {pieces} equal pieces")
@@ -84,6 +84,12 @@ fn sequence_groups(config: &Config, head: usize, rules: &mut Rules) {
     let key = if config.parallel.sequence_2d.enable { GRID_HEADS } else { TENSOR };
     rules.check(heads.is_multiple_of(head), &[key, "model.num_attention_heads"], || {
         format!("{heads} query heads cannot be divided among {head} ranks; a larger context_size needs fewer heads")
+    });
+    rules.check(!model.embed_split_hidden, &["model.embed_split_hidden", "parallel.tensor.mode"], || {
+        "with `isp` every rank has the whole embedding; there is nothing to divide".to_owned()
+    });
+    rules.check(model.parallel_output, &["model.parallel_output", "parallel.tensor.mode"], || {
+        "with `isp` every rank has all logits of its tokens; there is nothing to gather".to_owned()
     });
     let even = kv_heads.is_multiple_of(head) || head.is_multiple_of(kv_heads.max(1));
     rules.check(even, &[key, "model.num_kv_attention_heads"], || {
