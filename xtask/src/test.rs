@@ -1,9 +1,17 @@
 //! `cargo xtask test`: everything that must hold before a change lands.
 
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
+
 use crate::command::{cargo, fetch, step};
 
 /// The criterion benches, as `benches/Cargo.toml` names them.
 const BENCHES: [&str; 4] = ["kernels", "train_step", "pipeline", "collectives"];
+
+/// Features that need Open MPI.
+const MPI: &str = "--features=internevo-cli/mpi,internevo-parallel/mpi";
 
 /// What to run.
 #[derive(clap::Args)]
@@ -16,13 +24,43 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     // A test builds a package outside the workspace, offline.
     fetch("tests that build offline may fail");
+    let features = match without_mpi() {
+        None => Some(MPI),
+        Some(reason) => {
+            println!("── skipped: everything with a process per rank: {reason}");
+            None
+        }
+    };
     if !args.tests_only {
         step("format", cargo().args(["fmt", "--all", "--check"]))?;
-        let lints = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
-        step("lints", cargo().args(lints))?;
+        let mut lints = cargo();
+        lints.args(["clippy", "--locked", "--workspace", "--all-targets"]).args(features);
+        step("lints", lints.args(["--", "-D", "warnings"]))?;
     }
-    step("tests and documentation examples", cargo().args(["test", "--locked", "--workspace"]))?;
+    let mut tests = cargo();
+    step("tests and documentation examples", tests.args(["test", "--locked", "--workspace"]).args(features))?;
     // The whole workspace again, so that the features of its dependencies, and with them their builds, stay the same.
     let benches = BENCHES.iter().flat_map(|name| ["--bench", name]);
-    step("benches, one iteration each", cargo().args(["test", "--locked", "--workspace"]).args(benches))
+    let mut once = cargo();
+    step("benches, one iteration each", once.args(["test", "--locked", "--workspace"]).args(features).args(benches))
+}
+
+/// Why the tests with a process per rank cannot be built and run here, if they cannot.
+fn without_mpi() -> Option<String> {
+    for (program, package) in [("mpicc", "libopenmpi-dev"), ("mpirun", "openmpi-bin")] {
+        let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if !found.is_ok_and(|status| status.success()) {
+            return Some(format!("there is no `{program}` (Debian: {package})"));
+        }
+    }
+    let has_library = |folder: &Path| {
+        let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.file_name());
+        names.into_iter().any(|name| name.to_string_lossy().starts_with("libclang"))
+    };
+    let versions = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let mut folders: Vec<_> = versions.map(|entry| entry.path().join("lib")).collect();
+    folders.extend(std::env::var_os("LIBCLANG_PATH").map(Into::into));
+    folders.extend(["/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu"].map(Into::into));
+    let found = folders.iter().any(|folder| has_library(folder));
+    (!found).then(|| "there is no libclang, which reads MPI's headers (Debian: libclang-dev)".to_owned())
 }
