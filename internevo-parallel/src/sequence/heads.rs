@@ -31,19 +31,20 @@ impl HeadExchange {
         }
     }
 
-    /// The columns of the whole `qkv` that make up the `qkv` of `rank`.
-    fn columns(&self, rank: usize) -> Vec<Range<usize>> {
+    /// The columns of the whole `qkv` that make up the `qkv` of `rank`: whole groups, or queries and a copied key and value.
+    fn columns(&self, rank: usize) -> [Range<usize>; 2] {
         let (ranks, QkvLayout { kv_heads, q_per_kv, head_dim: d }) = (self.group.size(), self.layout);
         let group_width = (q_per_kv + 2) * d;
         if kv_heads >= ranks {
             let width = kv_heads / ranks * group_width;
-            return vec![rank * width..(rank + 1) * width];
+            let (start, end) = (rank * width, (rank + 1) * width);
+            return [start..end, end..end];
         }
         let ranks_per_group = ranks / kv_heads;
         let start = rank / ranks_per_group * group_width;
         let queries = q_per_kv / ranks_per_group * d;
         let first = start + rank % ranks_per_group * queries;
-        vec![first..first + queries, start + q_per_kv * d..start + group_width]
+        [first..first + queries, start + q_per_kv * d..start + group_width]
     }
 
     /// `qkv [t, (H + 2K) · D]` of this rank's tokens to this rank's heads of the group's tokens, rank by rank.

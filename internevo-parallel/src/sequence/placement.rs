@@ -25,7 +25,7 @@ impl Placement {
     /// If the tokens cannot be cut into equal pieces.
     pub fn of_context(&self, tokens: usize, context: usize) -> Runs {
         if self.contexts == 1 {
-            return Runs::new([0..tokens]);
+            return Runs::from(0..tokens);
         }
         let pieces = 2 * self.contexts;
         assert!(tokens.is_multiple_of(pieces * self.heads), "{tokens} tokens on {self:?}");

@@ -35,7 +35,7 @@ struct Megatron {
 }
 
 impl Megatron {
-    fn new(mode: Mode, cx: &StrategyContext<'_>) -> Arc<dyn Strategy> {
+    fn new(mode: Mode, cx: &StrategyContext<'_>) -> Self {
         let group = cx.groups.tensor.clone();
         let model = &cx.config.model;
         let vocab = Vocab {
@@ -45,7 +45,7 @@ impl Megatron {
             keeps_logits_divided: model.parallel_output,
             group: group.clone(),
         };
-        Arc::new(Self { mode, group, vocab })
+        Self { mode, group, vocab }
     }
 
     fn own_tokens(&self, tokens: usize) -> Range<usize> {
@@ -67,11 +67,11 @@ impl Strategy for Megatron {
     }
 
     fn residual(&self, tokens: usize) -> Runs {
-        Runs::new([self.own_tokens(tokens)])
+        Runs::from(self.own_tokens(tokens))
     }
 
     fn region(&self, tokens: usize) -> Runs {
-        Runs::new([0..tokens])
+        Runs::from(0..tokens)
     }
 
     fn splits_tokens(&self) -> bool {
@@ -133,7 +133,7 @@ macro_rules! mode {
 
         impl StrategyPlugin for $plugin {
             fn build(_: NoSettings, cx: &StrategyContext<'_>) -> Result<Arc<dyn Strategy>, PluginError> {
-                Ok(Megatron::new(Mode::$mode, cx))
+                Ok(Arc::new(Megatron::new(Mode::$mode, cx)))
             }
         }
 

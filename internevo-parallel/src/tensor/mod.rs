@@ -31,11 +31,11 @@ impl Strategy for Alone {
     }
 
     fn residual(&self, tokens: usize) -> Runs {
-        Runs::new([0..tokens])
+        Runs::from(0..tokens)
     }
 
     fn region(&self, tokens: usize) -> Runs {
-        Runs::new([0..tokens])
+        Runs::from(0..tokens)
     }
 
     fn splits_tokens(&self) -> bool {
