@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `schema.rs` | the typed sections and their defaults |
+//! | `parallel.rs` | the sections of the parallel layout |
 //! | `recompute.rs` | the value of `model.checkpoint` |
 //! | `origin.rs` | where a value was written |
 //! | `layer.rs` | reading one layer into leaves: a TOML text, environment variables, `--set` arguments |
@@ -21,6 +22,7 @@ mod known;
 mod layer;
 mod load;
 mod origin;
+mod parallel;
 mod preset;
 mod recompute;
 mod resolved;
@@ -33,6 +35,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use import_py::{ImportError, ImportedPy, import_py};
 pub use load::{LoadRequest, load};
 pub use origin::{Layer, Origin};
+pub use parallel::*;
 pub use preset::{Preset, presets};
 pub use recompute::Recompute;
 pub use resolved::Resolved;
