@@ -95,7 +95,7 @@ pub fn memory(step: &Step, rank: usize) -> MemoryEstimate {
         gathered: if sharded_over > 1 { F32 * gathered(&place) } else { 0 },
         gradients: F32
             * gradient_sums(step)
-            * if accumulates_shares(&place) { local.div_ceil(place.zero_parts()) } else { local },
+            * if place.adds_up_shares() { local.div_ceil(place.zero_parts()) } else { local },
         optimizer: F32 * MOMENTS * local.div_ceil(place.zero_parts()),
         activations: tokens(kept * in_flight(&place)),
         replay: tokens(block.replayed(step.recomputed, place.replayed)),
@@ -190,11 +190,6 @@ fn largest(place: &Place<'_>) -> u64 {
 fn gradient_sums(step: &Step) -> u64 {
     let doublings = u64::from(step.micro_batches.max(1).ilog2());
     if step.tree { doublings + 1 } else { 1 + doublings.min(1) }
-}
-
-/// Whether only the own share of each bucket's gradient is added up.
-fn accumulates_shares(place: &Place<'_>) -> bool {
-    place.step.zero_stage == 2
 }
 
 /// Elements of messages under way: buckets of parameters or gradients, or whole weights' gradients.

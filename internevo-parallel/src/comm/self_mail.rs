@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{Buffer, CommError, ElementKind, checks::Caller};
+use super::{Buffer, CommError, ElementKind, call::Place};
 
 /// One group's messages from this rank to itself, a queue per tag.
 #[derive(Default)]
@@ -19,7 +19,7 @@ impl SelfMail {
     /// The next message under `tag`. Waiting for one that was not sent would be for ever, so it is an error.
     pub(super) fn take(
         &self,
-        caller: Caller<'_>,
+        place: &Place,
         kind: ElementKind,
         len: usize,
         tag: u32,
@@ -29,7 +29,8 @@ impl SelfMail {
         let found = message.as_ref().map(|message| (message.kind(), message.len()));
         message.filter(|_| found == Some((kind, len))).ok_or_else(|| {
             let found = found.map_or("nothing".to_owned(), |(kind, len)| format!("{kind} x {len}"));
-            caller.invalid(format!("recv({kind} x {len})"), format!("this rank sent itself {found} under tag {tag}"))
+            let reason = format!("this rank sent itself {found} under tag {tag}");
+            place.invalid(format!("recv({kind} x {len})"), reason, Vec::new())
         })
     }
 }
