@@ -27,6 +27,9 @@ use crate::{
 /// Bytes of an f32, the type of weights, gradients, optimizer state and activations.
 const F32: u64 = 4;
 
+/// Weight matrices of a block.
+const BLOCK_MATRICES: usize = 5;
+
 /// How a tensor group divides a layer; `parallel.tensor.mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TensorMode {
@@ -228,7 +231,8 @@ impl<'a> Place<'a> {
         let s = &self.step.shape;
         let (qkv, out) = ((s.heads + 2 * s.kv_heads) * s.head_dim, s.heads * s.head_dim);
         // For the forward, and again for the input's gradient: then for the replay, if there is one, whose tape keeps it.
-        let block = [qkv, out, s.ffn, s.ffn, s.ffn].map(|n| Matrix { elements: self.share(n) * s.hidden, gathers: 2 });
+        let block: [Matrix; BLOCK_MATRICES] =
+            [qkv, out, s.ffn, s.ffn, s.ffn].map(|n| Matrix { elements: self.share(n) * s.hidden, gathers: 2 });
         // A lookup has no backward towards its input. The fused head computes both gradients in the forward.
         let once = |elements| Matrix { elements, gathers: 1 };
         let rows = self.share(s.vocab) * s.hidden;
@@ -251,4 +255,10 @@ impl<'a> Place<'a> {
     fn own_tokens(&self) -> u64 {
         self.step.tokens / self.token_parts()
     }
+}
+
+/// Tokens that the fused head works on at a time, where the longest share of the vocabulary has `words` words
+/// (`internevo_kernels::linear_cross_entropy::cpu::chunk_rows`).
+fn loss_chunk(words: u64) -> u64 {
+    ((4 << 20) / words / 64 * 64).clamp(64, 1024)
 }

@@ -39,8 +39,7 @@ fn try_step(mode: TensorMode, sizes: Sizes) -> Option<Step> {
     (parallel.tensor.size, parallel.tensor.mode) = (sizes.tensor, name.into());
     (parallel.pipeline.size, parallel.weight.size) = (sizes.pipeline, sizes.weight);
     let grid = &mut parallel.sequence_2d;
-    (grid.enable, grid.context_size, grid.head_size) =
-        (sizes.context > 1, sizes.context, sizes.tensor / sizes.context);
+    (grid.enable, grid.context_size, grid.head_size) = (sizes.context > 1, sizes.context, sizes.tensor / sizes.context);
     let layout = ParallelLayout::new(parallel, sizes.world).ok()?;
     let step = Step::from_config(&config, layout, SHAPE.vocab as usize);
     Some(Step { shape: SHAPE, tokens: 4096, micro_batches: 4, ..step })
@@ -144,12 +143,12 @@ fn played(step: &Step, rank: usize) -> Ledger {
                         continue;
                     }
                     for width in [s.heads + 2 * s.kv_heads, s.heads] {
-                        call("exchange", "sequence_head", Verb::AllToAll, own * width * s.head_dim);
+                        call("exchange", "head", Verb::AllToAll, own * width * s.head_dim);
                     }
                     let passes = if backward { 2 * context - 1 } else { context - 1 };
                     for verb in (0..passes).flat_map(|_| [Verb::Send, Verb::Receive]) {
                         let elements = step.tokens / context * 2 * (s.kv_heads / heads) * s.head_dim;
-                        call("ring", "sequence_context", verb, elements);
+                        call("ring", "context", verb, elements);
                     }
                 }
             }
@@ -177,8 +176,8 @@ fn activations_travel_as_in_a_step_that_is_played_through() {
         let mut expected = played(step, rank);
         let size = |group: &str| match group {
             "pipeline" => step.layout.size(GroupKind::Pipeline),
-            "sequence_context" => step.layout.size(GroupKind::SequenceContext),
-            "sequence_head" => step.layout.size(GroupKind::SequenceHead),
+            "context" => step.layout.size(GroupKind::SequenceContext),
+            "head" => step.layout.size(GroupKind::SequenceHead),
             _ => step.layout.size(GroupKind::Tensor),
         };
         expected.retain(|(_, group, _), _| size(group) > 1);
@@ -284,7 +283,7 @@ fn zero_stages_divide_what_they_say() {
     assert_eq!((two.parameters, two.gradients, two.optimizer), (4 * total, total / 2, total));
     let shard = (total - norms) / 8 + norms;
     assert_eq!((three.local_vector, three.gradients, three.optimizer), (4 * shard, 4 * shard, 8 * shard));
-    assert_eq!(three.parameters, 4 * norms, "weights are gathered, not kept");
+    assert_eq!(three.parameters, 4 * shard, "the leaves are shares, too");
     // Eight micro-batches: three doublings.
     assert_eq!(bytes(1, 8).gradients, 4 * one.gradients);
     assert_eq!(
@@ -314,7 +313,11 @@ fn activations_are_what_each_mode_divides() {
     assert_eq!(of(TensorMode::Fsp, 4, nothing), h + divided);
     assert_eq!(of(TensorMode::Isp, 4, nothing), h + divided + h / 4, "and the exchanged output");
     assert_eq!(of(TensorMode::Mtp, 1, Recomputed::Blocks(8)), h);
-    assert_eq!(of(TensorMode::Mtp, 1, Recomputed::Attention), whole - qkv - h - heads);
+    assert_eq!(
+        of(TensorMode::Mtp, 1, Recomputed::Attention),
+        whole - (1 + h + qkv + heads),
+        "what `wo` projects is kept, in place of the output"
+    );
 }
 
 #[test]

@@ -22,15 +22,15 @@
 //! | `head` | tensor | `mtp`: M all-reduces of T·h (backward); `msp`, `fsp`: M all-gathers and reduce-scatters | rows of the head divided |
 //! | `loss` | tensor | per chunk of tokens an all-reduce of maxima (f32) and one of three sums (f64) | Shoeybi et al. 2019, section 3 |
 //! | | | M all-to-alls of the own logits to everyone | logits gathered |
-//! | `exchange` | sequence_head | 2LM all-to-alls of T/t·(H+2K)·D and 2LM of T/t·H·D, K at least the ranks; replay: half again | DeepSpeed-Ulysses; InternEvo simulator |
-//! | `ring` | sequence_context | LM·(c-1) messages of keys and values forward, the same and c of their gradients backward | ring attention |
+//! | `exchange` | head | 2LM all-to-alls of T/t·(H+2K)·D and 2LM of T/t·H·D, K at least the ranks; replay: half again | DeepSpeed-Ulysses; InternEvo simulator |
+//! | `ring` | context | LM·(c-1) messages of keys and values forward, the same and c of their gradients backward | ring attention |
 //! | `pipeline` | pipeline | M messages of T·h (T/t·h with divided tokens) each way and boundary | 1F1B, interleaved |
 //! | `norm_gradient` | tensor or weight | M all-reduces of the norm weights | copies that saw other tokens |
 //! | `control` | data, state, tensor (`isp`) | labels, losses, gradient norm | below a kilobyte a micro-batch |
 
 use serde::Serialize;
 
-use super::{F32, Place, Recomputed, Step, TensorMode};
+use super::{F32, Place, Recomputed, Step, TensorMode, loss_chunk};
 use crate::{
     layout::GroupKind,
     volume::Verb::{self, AllGather, AllReduce, AllToAll, Receive, ReduceScatter, Send},
@@ -198,11 +198,11 @@ fn sequence(place: &Place<'_>) -> Vec<Term> {
     let (forward, backward) = ((place.blocks + replays) * micro_batches, place.blocks * micro_batches);
     let exchange = |heads_moved: u64| {
         let elements = own * heads_moved * s.head_dim;
-        term("exchange", ("sequence_head", heads), AllToAll, forward + backward, elements)
+        term("exchange", ("head", heads), AllToAll, forward + backward, elements)
     };
     let keys_and_values = own * 2 * kv_heads * s.head_dim;
     let steps = forward * (ring - 1) + backward * (2 * ring - 1);
-    let pass = |verb| term("ring", ("sequence_context", ring), verb, steps, keys_and_values);
+    let pass = |verb| term("ring", ("context", ring), verb, steps, keys_and_values);
     merged([exchange(s.heads + 2 * kv_heads), exchange(s.heads), pass(Send), pass(Receive)])
 }
 
@@ -242,12 +242,6 @@ fn control(place: &Place<'_>) -> Vec<Term> {
         row(data, AllGather, SUMS * place.step.micro_batches * data.1),
         row(state, AllReduce, NORM_WORDS),
     ]
-}
-
-/// Tokens that the fused head works on at a time, where the longest share of the vocabulary has `words` words
-/// (`internevo_kernels::linear_cross_entropy::cpu::chunk_rows`).
-fn loss_chunk(words: u64) -> u64 {
-    ((4 << 20) / words / 64 * 64).clamp(64, 1024)
 }
 
 /// Terms of the same name, group and verb as one.

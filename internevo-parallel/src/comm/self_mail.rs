@@ -17,13 +17,7 @@ impl SelfMail {
     }
 
     /// The next message under `tag`. Waiting for one that was not sent would be for ever, so it is an error.
-    pub(super) fn take(
-        &self,
-        place: &Place,
-        kind: ElementKind,
-        len: usize,
-        tag: u32,
-    ) -> Result<Buffer, CommError> {
+    pub(super) fn take(&self, place: &Place, kind: ElementKind, len: usize, tag: u32) -> Result<Buffer, CommError> {
         let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let message = queues.get_mut(&tag).and_then(VecDeque::pop_front);
         let found = message.as_ref().map(|message| (message.kind(), message.len()));

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+#[cfg(feature = "mpi")]
 use super::ReduceOp;
 
 /// Elements combined at a time: one tile of each of eight ranks fits the first-level cache.
