@@ -85,6 +85,7 @@ fn configured(name: &str) -> (Config, ParallelLayout) {
     (config.data.seq_len, config.data.micro_bsz, config.data.micro_num) = (TOKENS, 1, MICRO_BATCHES);
     // Several buckets, the last of them not full.
     config.hybrid_zero_optimizer.reduce_bucket_size = 10_000;
+    config.data.train_folder = "tokens".into();
     let data: usize = name.split('+').map(|part| apply(&mut config, part)).product();
     config.launch.ranks = data * config.parallel.tensor.size;
     let broken = validate(&config);
