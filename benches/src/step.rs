@@ -1,18 +1,14 @@
 //! A whole training step of one rank on made-up tokens: forward, backward, clipping, AdamW. The same shapes, tokens and
 //! settings as `xtask/peers/train_step.py`, so that the two can be timed side by side.
 
-use burn::tensor::Device;
 use internevo_core::{
     batch::PackedBatch,
     config::{Config, ModelConfig},
     layout::ParallelLayout,
-    plugin::Registry,
 };
 use internevo_kernels::KernelSet;
-use internevo_model::{Decoder, ModelSpec};
-use internevo_parallel::{
-    ParameterSource as _, ProcessGroups, ShardedOptimizer, ZeroConfig, comm::local_world, optimizer::OptimizerChoice,
-};
+use internevo_model::{Engine, ModelSpec};
+use internevo_parallel::comm::local_world;
 
 /// Dimensions of a measured step.
 #[derive(Clone, Copy, Debug)]
@@ -39,11 +35,10 @@ pub fn shape(name: &str) -> Option<Shape> {
     }
 }
 
-/// A model with its optimizer, and the next step's number.
+/// A rank with its model, and the next step's number.
 pub struct TrainStep {
     shape: Shape,
-    model: Decoder,
-    optimizer: ShardedOptimizer,
+    engine: Engine,
     step: usize,
 }
 
@@ -67,17 +62,10 @@ impl TrainStep {
         config.adam.weight_decay = 0.1;
         let mut spec = ModelSpec::from_config(&config.model, shape.vocab, shape.seq).expect("a valid shape");
         spec.kernels = kernels;
-        let model = Decoder::init(&spec, 0, &Device::flex().autodiff()).expect("a valid shape");
-        let mut params = vec![0.0; spec.parameter_count()];
-        model.write_flat(&mut params);
         let layout = ParallelLayout::new(&config.parallel, 1).expect("one rank");
         let world = local_world(1).pop().expect("one communicator");
-        let groups = ProcessGroups::new(&layout, world).expect("one rank");
-        let registry = Registry::collect().expect("distinct names");
-        let choice = OptimizerChoice::from_config(&registry, &config).expect("adamw is registered");
-        let zero = ZeroConfig::from_config(&config).expect("a known reduction");
-        let optimizer = ShardedOptimizer::new(model.specs(), params, groups, &choice, zero).expect("one rank");
-        Self { shape, model, optimizer, step: 0 }
+        let engine = Engine::new(&spec, &config, &layout, world).expect("one rank");
+        Self { shape, engine, step: 0 }
     }
 
     /// Tokens of one step.
@@ -88,12 +76,10 @@ impl TrainStep {
     /// One step; returns the mean loss.
     pub fn run(&mut self) -> f64 {
         let batch = self.next_batch();
-        let loss = self.model.loss(&batch, 0.0, 1.0 / batch.label_count() as f64);
-        let mut gradients = loss.loss_sum.backward();
-        self.optimizer.accumulate(|flat| self.model.take_grads(&mut gradients, flat));
-        self.optimizer.step(1e-3, 0.95).expect("one rank cannot lose another");
-        self.model.read_flat(self.optimizer.params());
-        loss.nll_sum / loss.labelled as f64
+        let labels = batch.label_count() as u64;
+        let sums = self.engine.forward_backward(&[batch], labels).expect("one rank cannot lose another");
+        self.engine.update(1e-3, 0.95).expect("one rank cannot lose another");
+        sums.loss()
     }
 
     fn next_batch(&mut self) -> PackedBatch {

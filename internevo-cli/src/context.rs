@@ -25,6 +25,13 @@ impl Context {
         }
     }
 
+    /// The same for a rank that has nothing to say but its errors.
+    #[cfg(feature = "mpi")]
+    #[must_use]
+    pub fn quiet(&self) -> Self {
+        Self { console: Console::new(ConsoleOptions { quiet: true, no_color: true }), json: false }
+    }
+
     /// Prints a result: `value` as JSON under `--json`, else the text.
     ///
     /// # Errors

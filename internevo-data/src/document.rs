@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     DataError,
-    format::{LineReader, RawLine},
+    format::{RawRecord, open_records},
 };
 
 /// A text with its name and whatever else its producer knows about it.
@@ -89,7 +89,9 @@ impl LineFault {
     pub const BROKEN_JSON: &'static str = "broken_json";
     /// Bytes that are not UTF-8.
     pub const INVALID_UTF8: &'static str = "invalid_utf8";
-    /// A compressed file that ends early or is damaged.
+    /// A record of a file (WARC) that is not what it has to be.
+    pub const MALFORMED_RECORD: &'static str = "malformed_record";
+    /// A compressed or columnar file that ends early or is damaged.
     pub const TRUNCATED_ARCHIVE: &'static str = "truncated_archive";
 }
 
@@ -102,12 +104,12 @@ impl fmt::Display for LineFault {
 /// The documents of a JSONL file (plain, `.gz`, `.zst`), streamed. Blank lines are skipped; a missing `id` becomes
 /// `<file stem>:<line>`.
 ///
-/// This is the strict reader: a broken line ends it. Stages use [`LineReader`] and go on.
+/// This is the strict reader: a broken line ends it. Stages use [`open_records`] and go on.
 ///
 /// # Errors
 /// When the file cannot be opened; the iterator yields [`DataError::Invalid`] for a broken line.
 pub fn read_jsonl(path: &Path) -> Result<impl Iterator<Item = Result<Document, DataError>> + use<>, DataError> {
-    let mut reader = LineReader::open(path)?;
+    let mut reader = open_records(path)?;
     let path = path.to_owned();
     let mut failed = false;
     Ok(std::iter::from_fn(move || {
@@ -115,12 +117,12 @@ pub fn read_jsonl(path: &Path) -> Result<impl Iterator<Item = Result<Document, D
             return None;
         }
         let mut line = Vec::new();
-        let result = match reader.next_line(&mut line) {
+        let result = match reader.next_record(&mut line) {
             Err(error) => Err(error.into()),
-            Ok(RawLine::End) => return None,
-            Ok(RawLine::Damaged(fault)) => Err(DataError::invalid(&path, reader.line(), fault.to_string())),
-            Ok(RawLine::Line) => Document::from_line(&line, || default_id(&path, reader.line()))
-                .map_err(|fault| DataError::invalid(&path, reader.line(), fault.to_string())),
+            Ok(RawRecord::End) => return None,
+            Ok(RawRecord::Damaged(fault)) => Err(DataError::invalid(&path, reader.record(), fault.to_string())),
+            Ok(RawRecord::Record) => Document::from_line(&line, || default_id(&path, reader.record()))
+                .map_err(|fault| DataError::invalid(&path, reader.record(), fault.to_string())),
         };
         failed = result.is_err();
         Some(result)

@@ -28,7 +28,7 @@ pub enum DataError {
     },
     /// The input of a stage holds nothing that a stage reads.
     #[error(
-        "{} holds no documents: expected .jsonl (also .gz, .zst), HTML, Markdown, text or source files that are not empty",
+        "{} holds no documents: expected .jsonl or .warc (also .gz, .zst), HTML, Markdown, text or source files that are not empty",
         path.display()
     )]
     EmptyInput {

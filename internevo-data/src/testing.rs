@@ -4,6 +4,7 @@
 //! use internevo_data::{filters::GopherQuality, testing};
 //! testing::assert_drops::<GopherQuality>("", "too short", "gopher_short_document");
 //! testing::assert_keeps::<GopherQuality>("min_words = 2\nmin_stop_words = 0", "long enough");
+//! testing::assert_sound::<GopherQuality>("mode = 'dolma'");
 //! ```
 
 use crate::{
@@ -53,4 +54,53 @@ pub fn assert_drops<P: FilterPlugin>(settings: &str, text: &str, reason: &str) -
 pub fn assert_keeps<P: FilterPlugin>(settings: &str, text: &str) {
     let verdict = judge::<P>(settings, text);
     assert!(verdict == Verdict::Keep, "`{}` was to keep the text, but said {verdict:?}", P::NAME);
+}
+
+/// Texts on which careless filters fail: nothing, no words, no letters, no line end, marks alone, other scripts, control characters.
+const AWKWARD: [&str; 16] = [
+    "",
+    " ",
+    "\n\n\n",
+    "\u{a0}\u{3000}\u{2028}\u{85}",
+    "\0\u{1c}\u{200b}\u{feff}",
+    "word",
+    "one two",
+    "...",
+    "……",
+    "#",
+    "{[(<",
+    "1 2 3",
+    "e\u{301}\u{301}",
+    "所有权。内存安全！",
+    "👩‍👩‍👧‍👦 😀",
+    "a\r\nb\rc\u{b}d",
+];
+
+/// Asserts what every filter owes the stage that runs it: any text in any language is judged without a panic, twice the same way and
+/// the same way by another instance; a drop has a reason in snake_case and a value that is a number; the default settings survive
+/// being written as TOML.
+///
+/// # Panics
+/// If it does not.
+#[track_caller]
+pub fn assert_sound<P: FilterPlugin>(settings: &str) {
+    let defaults = toml::Table::try_from(P::Config::default()).expect("the default settings are a TOML table");
+    internevo_core::plugin::parse_config::<P>(&defaults).unwrap_or_else(|error| panic!("default settings: {error}"));
+    let (filter, other) = (build::<P>(settings), build::<P>(settings));
+    let long: Vec<String> = AWKWARD.iter().map(|text| format!("{text} ").repeat(200)).collect();
+    for text in AWKWARD.into_iter().chain(long.iter().map(String::as_str)) {
+        for lang in ["", "en", "zh", "de", "none", "code:rust"] {
+            let mut document = Document::new("test", text);
+            document.meta.insert("lang".into(), lang.into());
+            let features = Features::new(&document);
+            let verdict = filter.judge(&features);
+            let again = [filter.judge(&features), other.judge(&Features::new(&document))];
+            assert!(again.iter().all(|other| *other == verdict), "{verdict:?}, then {again:?}: {text:?} in {lang:?}");
+            if let Verdict::Drop { reason, value } = &verdict {
+                let is_snake = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+                assert!(!reason.is_empty() && reason.chars().all(is_snake), "reason {reason:?}: {text:?} in {lang:?}");
+                assert!(value.is_finite(), "{reason} of {value}: {text:?} in {lang:?}");
+            }
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use internevo_parallel::comm::{
     Buffer, CommError, Communicator, FailureCause, LocalOptions, ReduceOp, RunError, conformance, local_world_with,
-    run_ranks, run_ranks_with,
+    run_ranks, run_ranks_with, write_flight,
 };
 
 #[test]
@@ -79,4 +79,24 @@ fn the_error_of_the_first_rank_is_returned_and_carries_what_every_rank_did() {
     assert_eq!(flight.len(), 2);
     assert_eq!(flight[0].calls.len(), 3, "only the last calls are kept");
     assert!(flight.iter().any(|t| t.calls.last().is_some_and(|c| c == "all_gather(u8 x 1) #5 of ranks [0, 1]")));
+}
+
+#[test]
+fn the_flight_recorder_is_read_at_any_time_and_written_down_as_json_lines() {
+    let logs = tempfile::tempdir().expect("a temporary folder");
+    let options = LocalOptions { recorded_calls: 2, ..LocalOptions::default() };
+    let world = local_world_with(1, options);
+    for _ in 0..3 {
+        world[0].barrier().expect("alone");
+    }
+    let path = write_flight(&logs.path().join("logs"), 0, &world[0].flight(), None).expect("a writable folder");
+    assert_eq!(path.file_name().and_then(|name| name.to_str()), Some("flight-rank-0.jsonl"));
+    let text = std::fs::read_to_string(path).expect("written");
+    let second = r#"{"rank":0,"number":1,"call":"barrier #1 of ranks [0]"}"#;
+    assert_eq!(text.lines().collect::<Vec<_>>(), [second, &second.replace('1', "2")]);
+    world[0].abort("enough");
+    let error = world[0].barrier().expect_err("aborted");
+    let path = write_flight(logs.path(), 0, error.flight(), Some(&error)).expect("a writable folder");
+    let text = std::fs::read_to_string(path).expect("written");
+    assert_eq!(text.lines().next(), Some(r#"{"rank":0,"failure":"rank 0 aborted: enough"}"#));
 }

@@ -273,9 +273,9 @@ fn a_failure_leaves_the_flight_of_every_rank_behind() {
     let text = outcome.flight.as_ref().unwrap_or_else(|| panic!("no flight: {}", outcome.show()));
     let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).expect("a JSON object")).collect();
     assert!(lines[0]["failure"].as_str().is_some_and(|failure| failure.contains("rank 1 died")), "{text}");
-    let own = lines.iter().filter(|line| line["rank"] == 0 && line["call"].is_string());
+    let mut own = lines.iter().filter(|line| line["rank"] == 0 && line["call"].is_string());
     assert!(
-        own.last().is_some_and(|l| l["number"] == 3 && l["call"].as_str().is_some_and(|c| c.contains("#2"))),
+        own.next_back().is_some_and(|l| l["number"] == 3 && l["call"].as_str().is_some_and(|c| c.contains("#2"))),
         "{text}"
     );
     assert!(lines.iter().any(|line| line["rank"] == 1 && line["number"] == 2), "{text}");

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use internevo_core::storage;
+use internevo_core::{config::PipelineConfig, storage};
 use internevo_data::stage::{StageReport, StageRequest};
 use serde_json::{Value, json};
 
@@ -39,8 +39,8 @@ pub enum DataCommand {
     Format(Stage),
     /// Heuristic filters
     Clean(Stage),
-    /// Exact and near duplicates
-    Dedup(Stage),
+    /// Exact and near duplicates, repeated lines, paragraphs, sentences or substrings
+    Dedup(Dedup),
     /// Word lists and URLs
     Safe(Stage),
     /// A trained quality classifier
@@ -78,10 +78,10 @@ pub struct Inspect {
 /// One stage.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  internevo data format --input pages --output formatted\n  internevo data clean --input formatted --output cleaned --lang en\n  internevo data dedup --input cleaned --output unique --threads 8\n\nOUT holds kept/, rejected/ (each document with its reason) and report.json."
+    after_help = "Examples:\n  internevo data format --input pages --output formatted\n  internevo data clean --input formatted --output cleaned --lang en\n  internevo data code --input formatted --output code --threads 8\n\nOUT holds kept/, rejected/ (each document with its reason) and report.json."
 )]
 pub struct Stage {
-    /// Documents: JSONL(.gz/.zst), or files and folders of HTML, Markdown, text and sources
+    /// Documents: JSONL(.gz/.zst), WARC(.gz/.zst), or files and folders of HTML, Markdown, text and sources
     #[arg(long, value_name = "DIR")]
     pub input: PathBuf,
     /// Output folder
@@ -101,6 +101,49 @@ pub struct Stage {
     pub config: ConfigArgs,
 }
 
+/// The stage `dedup`: what every stage takes, and shorter names for its own settings.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  internevo data dedup --input cleaned --output unique --memory 2GiB\n  internevo data dedup --input new --output new-unique --index seen\n  internevo data dedup --input unique --output shorter --method substrings\n\nThe output does not depend on --threads and --memory. OUT holds kept/, rejected/, report.json and duplicates.json."
+)]
+pub struct Dedup {
+    /// As for every stage
+    #[command(flatten)]
+    pub stage: Stage,
+    /// What is compared: minhash, exact, bloom, lines, paragraphs, sentences or substrings (`pipeline.dedup.method`)
+    #[arg(long, value_name = "METHOD")]
+    pub method: Option<String>,
+    /// Which copy stays: newest, longest, best_score or first (`pipeline.dedup.keep`)
+    #[arg(long, value_name = "RULE")]
+    pub keep: Option<String>,
+    /// Memory, such as 2GiB; what does not fit is sorted on disk (`pipeline.dedup.memory`)
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<String>,
+    /// Folder of an index of what earlier runs kept; this run adds to it (`pipeline.dedup.index`)
+    #[arg(long, value_name = "DIR")]
+    pub index: Option<PathBuf>,
+}
+
+impl Dedup {
+    fn run(self, cx: &Context) -> anyhow::Result<()> {
+        let Self { stage, method, keep, memory, index } = self;
+        stage.run(cx, "dedup", |pipeline| {
+            let dedup = &mut pipeline.dedup;
+            let index = index.map(|folder| folder.display().to_string());
+            for (setting, flag) in [
+                (&mut dedup.method, method),
+                (&mut dedup.keep, keep),
+                (&mut dedup.memory, memory),
+                (&mut dedup.index, index),
+            ] {
+                if let Some(value) = flag {
+                    *setting = value;
+                }
+            }
+        })
+    }
+}
+
 impl DataCommand {
     /// Runs the command.
     ///
@@ -110,12 +153,12 @@ impl DataCommand {
         match self {
             Self::Run(c) => c.run(cx),
             Self::Inspect(c) => c.run(cx),
-            Self::Format(c) => c.run(cx, "format"),
-            Self::Clean(c) => c.run(cx, "clean"),
-            Self::Dedup(c) => c.run(cx, "dedup"),
-            Self::Safe(c) => c.run(cx, "safe"),
-            Self::Quality(c) => c.run(cx, "quality"),
-            Self::Code(c) => c.run(cx, "code"),
+            Self::Format(c) => c.run(cx, "format", |_| ()),
+            Self::Clean(c) => c.run(cx, "clean", |_| ()),
+            Self::Dedup(c) => c.run(cx),
+            Self::Safe(c) => c.run(cx, "safe", |_| ()),
+            Self::Quality(c) => c.run(cx, "quality", |_| ()),
+            Self::Code(c) => c.run(cx, "code", |_| ()),
         }
     }
 }
@@ -139,8 +182,9 @@ impl RunPipeline {
 }
 
 impl Stage {
-    fn run(self, cx: &Context, stage: &str) -> anyhow::Result<()> {
-        let config = self.config.load()?.config;
+    fn run(self, cx: &Context, stage: &str, adjust: impl FnOnce(&mut PipelineConfig)) -> anyhow::Result<()> {
+        let mut config = self.config.load()?.config;
+        adjust(&mut config.pipeline);
         if !self.input.exists() {
             user_bail!("--input {} does not exist", self.input.display());
         }

@@ -19,7 +19,7 @@ use crate::{
     after_help = "A layout is named by its parts, joined by `+`:\n  dp4, mtp2, msp2, fsp2, isp2, isp2x4 (head x context), wp4, zero1 | zero2 | zero3 (zero2:4 = in subgroups of 4),\n  recompute, recompute:0.5, selective, hidden, gathered, noahead, module, kv2, pp2\n\nExamples:\n  internevo parity                                  the whole matrix\n  internevo parity --layouts isp                    those of the matrix whose name contains `isp`\n  internevo parity --layouts msp2+dp2+zero3         one of your own\n  internevo parity --json > parity.json"
 )]
 pub struct Parity {
-    /// Layouts: full names, or pieces of names that choose from the matrix
+    /// Layouts: names of the matrix, pieces of such names (all that contain them), or names of your own
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub layouts: Vec<String>,
     /// Steps to train; compared after the first and the last
@@ -74,17 +74,16 @@ impl Parity {
         }
         let mut chosen: Vec<Case> = Vec::new();
         for wanted in &self.layouts {
-            let found: Vec<Case> = match Case::parse(wanted) {
-                Ok(case) => vec![case],
-                Err(error @ CaseError::Refused { .. }) => return Err(error).or_user(),
-                Err(error) => {
-                    let found: Vec<_> = all.iter().filter(|c| c.name.contains(wanted.as_str())).cloned().collect();
-                    if found.is_empty() {
-                        return Err(error).or_user();
-                    }
-                    found
-                }
+            let matching = |rule: &dyn Fn(&str) -> bool| -> Vec<Case> {
+                all.iter().filter(|case| rule(&case.name)).cloned().collect()
             };
+            let mut found = matching(&|name| name == wanted);
+            if found.is_empty() {
+                found = matching(&|name| name.contains(wanted.as_str()));
+            }
+            if found.is_empty() {
+                found.push(Case::parse(wanted).or_user()?);
+            }
             chosen
                 .extend(found.into_iter().filter(|c| !chosen.iter().any(|old| old.name == c.name)).collect::<Vec<_>>());
         }

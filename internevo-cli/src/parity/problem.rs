@@ -26,6 +26,8 @@ pub fn config() -> Config {
     (model.num_attention_heads, model.num_kv_attention_heads) = (8, 4);
     (model.mlp_ratio, model.multiple_of, model.vocab_size) = (2.0, 16, VOCAB);
     (config.data.seq_len, config.data.micro_bsz, config.data.micro_num) = (TOKENS, 1, MICRO_BATCHES);
+    // There is no tokenizer: micro-batches are made below.
+    config.data.train_folder = "made".into();
     // Several buckets, so that they travel one by one.
     config.hybrid_zero_optimizer.reduce_bucket_size = 24 * 1024;
     config.hybrid_zero_optimizer.clip_grad_norm = 0.5;

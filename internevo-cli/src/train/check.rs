@@ -34,7 +34,9 @@ fn unknown_plugins(resolved: &Resolved) -> Result<Vec<ConfigError>, PluginError>
     let mut note =
         |section: &str, error: Option<PluginError>| mistakes.extend(error.map(|e| resolved.locate(section, &e)));
     note("parallel.tensor.mode", StrategyChoice::from_config(&Registry::collect()?, config).err());
-    note("optimizer.kind", OptimizerChoice::from_config(&Registry::collect()?, config).err());
+    let optimizer = OptimizerChoice::from_config(&Registry::collect()?, config).err();
+    let place = optimizer.as_ref().map_or_else(String::new, |error| OptimizerChoice::place(config, error));
+    note(&place, optimizer);
     note("lr_scheduler.kind", lr::from_config(&Registry::collect()?, config).err());
     for name in &config.monitor.sinks {
         note("monitor.sinks", sinks.get(name).err());

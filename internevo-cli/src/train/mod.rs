@@ -3,7 +3,10 @@
 //! | file | holds |
 //! |---|---|
 //! | `check.rs` | what is refused before anything is written |
+//! | `session.rs` | which data, which run; the outputs at the end |
 //! | `rank.rs` | **the loop**: one rank's steps |
+//! | `ranks.rs`, `processes.rs` | ranks as threads of this process; a process per rank |
+//! | `dry.rs` | what one rank of any world would send |
 //! | `job.rs` | what all ranks share |
 //! | `evaluate.rs` | validation loss and unigram entropy |
 //! | `record.rs`, `throughput.rs` | log line, sinks, remaining time |
@@ -14,12 +17,17 @@
 
 mod check;
 mod control;
+mod dry;
 mod evaluate;
 mod job;
 mod outputs;
+#[cfg(feature = "mpi")]
+mod processes;
 mod rank;
+mod ranks;
 mod record;
 mod resume;
+mod session;
 pub(crate) mod state;
 mod throughput;
 
@@ -30,27 +38,15 @@ use std::{
 
 use internevo_core::{
     config::{Config, Resolved},
-    layout::{GroupKind, ParallelLayout},
-    storage,
+    layout::ParallelLayout,
 };
 use internevo_data::loader::{LoaderConfig, LoaderError, PackedLoader};
 use internevo_model::ModelSpec;
-use internevo_parallel::comm::{RunError, run_ranks};
 
 pub use self::resume::ResumeRequest;
-use self::{
-    job::{Job, Trained, WarmStart},
-    outputs::Outputs,
-    resume::Start,
-};
+use self::{job::WarmStart, resume::Start, session::Session};
 use crate::{
-    commands::plugins,
-    context::Context,
-    corpus::{self, Prepared},
-    error::{OrUser as _, chain},
-    interrupt::Interrupt,
-    phases::{Outcome, Phases},
-    run_dir, system, terminal, user_bail,
+    commands::plugins, context::Context, corpus::Prepared, error::OrUser as _, run_dir, system, terminal, user_bail,
 };
 
 /// Trains as `resolved` says.
@@ -58,44 +54,37 @@ use crate::{
 /// # Errors
 /// The user's mistakes before anything is written; afterwards whatever stopped the job, with how to continue it.
 pub fn run(cx: &Context, resolved: &Resolved, resume: &ResumeRequest) -> anyhow::Result<()> {
-    let config = &resolved.config;
     let layout = check::check(resolved)?;
-    let interrupt = Interrupt::install(&cx.console, "the same command continues where it stopped");
-    let threads = use_threads(config.launch.threads);
-    let mut phases = Phases::new(&cx.console);
-    let data = corpus::prepare(cx, config, &interrupt, &mut phases)?;
-
-    let settings = resume::settings(config, &data.identity);
-    let job_folder = Path::new(&config.run_dir).join(&config.job_name);
-    let start = resume::decide(resume, &job_folder, &settings, config.data.total_steps)?;
-    if let Start::Finished(run) = &start {
-        cx.console.note(&format!(
-            "all {} steps were done before; --steps N goes on, --resume never starts anew",
-            config.data.total_steps
-        ));
-        return outputs::show_finished(cx, run);
+    match resolved.config.launch.communicator.as_str() {
+        "mpi" => as_processes(cx, resolved, resume, layout),
+        "dry" => dry::run(cx, &resolved.config, &layout),
+        _ => as_threads(cx, resolved, resume, layout),
     }
-    let run = match &start {
-        Start::Continue(run) => run.clone(),
-        _ => run_dir::create(&job_folder)?,
-    };
-    let _lock = run_dir::lock(&run)?;
-    prepare_run(resolved, &run, &settings, &data, threads)?;
+}
 
-    let job = make_job(cx, config, layout, &data, &run, &start, settings, interrupt)?;
-    announce(cx, &job, &start);
-    let outputs = Outputs { cx, job: &job, data: &data, threads };
-    let trained = phases.run("training", || train(&job))?;
-    if trained.stopped {
-        outputs.write_summary(&phases, &trained.progress, false, &[])?;
-        anyhow::bail!(
-            "stopped after step {} of {}, everything is saved; continue with: {}",
-            trained.progress.step,
-            job.total_steps(),
-            command_line()
-        );
+/// All ranks in this process.
+fn as_threads(cx: &Context, resolved: &Resolved, resume: &ResumeRequest, layout: ParallelLayout) -> anyhow::Result<()> {
+    let threads = use_threads(resolved.config.launch.threads);
+    let mut session = Session::begin(cx, resolved, resume, threads)?;
+    if let Start::Finished(run) = &session.start {
+        return session.show_finished(run);
     }
-    outputs.finish(&mut phases, &trained)
+    let mut phases = session.take_phases();
+    let job = session.job(layout)?;
+    session.announce(&job);
+    let trained = session.train(&job, &mut phases, || ranks::as_threads(&job))?;
+    session.finish(&job, &mut phases, &trained)
+}
+
+#[cfg(feature = "mpi")]
+use processes::run as as_processes;
+
+/// This program cannot talk to MPI.
+#[cfg(not(feature = "mpi"))]
+fn as_processes(_: &Context, _: &Resolved, _: &ResumeRequest, _: ParallelLayout) -> anyhow::Result<()> {
+    user_bail!(
+        "launch.communicator: this program was built without MPI; build it with `--features mpi` (Open MPI and libclang)"
+    )
 }
 
 /// Sizes the pool that all ranks share; returns its threads.
@@ -105,65 +94,6 @@ fn use_threads(wanted: usize) -> usize {
         tracing::warn!("launch.threads has no effect: {reason}");
     }
     rayon::current_num_threads()
-}
-
-fn prepare_run(
-    resolved: &Resolved,
-    run: &Path,
-    settings: &serde_json::Value,
-    data: &Prepared,
-    threads: usize,
-) -> anyhow::Result<()> {
-    if let Some(tokenizer) = &data.tokenizer {
-        crate::model_source::copy_tokenizer(tokenizer, run)?;
-    }
-    storage::write_atomic(run.join(run_dir::ENV_FILE), serde_json::to_vec_pretty(&system::environment(threads))?)?;
-    storage::write_atomic(run.join(resume::SETTINGS_FILE), serde_json::to_vec_pretty(settings)?)?;
-    // Last: a folder with this file is a run.
-    storage::write_atomic(run.join(run_dir::CONFIG_FILE), resolved.to_commented_toml())?;
-    run_dir::mark_latest(run)
-}
-
-fn make_job<'a>(
-    cx: &Context,
-    config: &'a Config,
-    layout: ParallelLayout,
-    data: &Prepared,
-    run: &'a Path,
-    start: &Start,
-    settings: serde_json::Value,
-    interrupt: Interrupt,
-) -> anyhow::Result<Job<'a>> {
-    let spec = ModelSpec::from_config(&config.model, data.vocab_size, config.data.seq_len).or_user()?;
-    let shape = LoaderConfig {
-        seq_len: config.data.seq_len,
-        micro_bsz: config.data.micro_bsz,
-        seed: config.seed,
-        min_length: config.data.min_length,
-        pack_sample_into_one: config.data.pack_sample_into_one,
-        shuffle: true,
-    };
-    let train = PackedLoader::new(Arc::clone(&data.train), shape.clone()).or_user()?.with_vocab_size(spec.vocab);
-    let valid = valid_loader(cx, data, shape, spec.vocab)?;
-    let warm_start = match start {
-        Start::NewFrom(checkpoint) => Some(WarmStart { checkpoint: checkpoint.clone(), everything: true }),
-        Start::New => configured_warm_start(config)?,
-        _ => None,
-    };
-    Ok(Job {
-        checkpoints: checkpoints_folder(config, run),
-        console: cx.console.clone(),
-        run_dir: run,
-        config,
-        layout,
-        spec,
-        train: Arc::new(train),
-        valid,
-        warm_start,
-        settings_hash: blake3::hash(settings.to_string().as_bytes()).to_hex().to_string(),
-        plugins: plugins_in_use(config)?,
-        interrupt,
-    })
 }
 
 /// The validation micro-batches; a split that does not fill one row is worth a warning, not the end of the job.
@@ -233,45 +163,6 @@ fn local_path(text: &str) -> PathBuf {
     PathBuf::from(text.strip_prefix("local:").unwrap_or(text))
 }
 
-fn announce(cx: &Context, job: &Job<'_>, start: &Start) {
-    let data = &job.config.data;
-    let rows = [
-        ("run", job.run_dir.display().to_string()),
-        ("model", model_in_words(&job.spec)),
-        ("layout", format!("{} on {} threads", outputs::layout_in_words(&job.layout), rayon::current_num_threads())),
-        (
-            "batch",
-            format!(
-                "{} tokens per step ({} rows of {} x {} micro-batches x {} ranks)",
-                terminal::count(job.tokens_per_step()),
-                data.micro_bsz,
-                data.seq_len,
-                data.micro_num,
-                job.layout.size(GroupKind::Data)
-            ),
-        ),
-        (
-            "length",
-            format!(
-                "{} steps, {} tokens; one epoch is {} tokens",
-                job.total_steps(),
-                terminal::count(job.total_steps() * job.tokens_per_step()),
-                terminal::count(job.train.tokens())
-            ),
-        ),
-        (
-            "start",
-            match start {
-                Start::New => "new run".to_owned(),
-                Start::NewFrom(checkpoint) => format!("new run from {}", checkpoint.display()),
-                Start::Continue(_) | Start::Finished(_) => "continues this run".to_owned(),
-            },
-        ),
-    ];
-    let rows: Vec<[String; 2]> = rows.map(|(name, value)| [name.to_owned(), value]).into();
-    cx.console.note(terminal::table(&rows).trim_end());
-}
-
 fn model_in_words(spec: &ModelSpec) -> String {
     let ModelSpec { hidden, layers, heads, kv_heads, ffn, vocab, .. } = spec;
     let parameters = terminal::count(spec.parameter_count() as u64);
@@ -279,36 +170,6 @@ fn model_in_words(spec: &ModelSpec) -> String {
         "{parameters} parameters: hidden {hidden}, {layers} layers, {heads} heads / {kv_heads} kv heads, ffn {ffn}, \
          vocabulary {vocab}"
     )
-}
-
-/// Runs the ranks, each on a thread of its own.
-fn train(job: &Job<'_>) -> anyhow::Result<Outcome<Trained>> {
-    let _polling = job.interrupt.polling();
-    let body = |world: Arc<dyn internevo_parallel::comm::Communicator>| {
-        let dispatch = crate::logging::rank_dispatch(&job.console, job.run_dir, world.rank())?;
-        tracing::dispatcher::with_default(&dispatch, || {
-            tracing::info!(world = world.size(), process = std::process::id(), "rank starts");
-            let outcome = rank::train(job, world);
-            match &outcome {
-                Ok(trained) => tracing::info!(step = trained.progress.step, stopped = trained.stopped, "rank ends"),
-                // The terminal gets it once, at the end of the command.
-                Err(error) => tracing::info!("rank failed: {}", chain(error)),
-            }
-            outcome
-        })
-    };
-    let outcome = run_ranks(job.layout.world(), body);
-    let mut ranks = outcome.map_err(|failure| match failure {
-        RunError::Failed { error, .. } if job.layout.world() == 1 => error,
-        RunError::Failed { rank, error } => error.context(format!("rank {rank} failed")),
-        other => anyhow::anyhow!(chain(&other.into())),
-    })?;
-    let trained = ranks.swap_remove(0);
-    let note = match &trained.progress.last {
-        Some(last) => format!("step {} of {}, loss {:.4} nats", last.step, job.total_steps(), last.loss),
-        None => "no step was made".to_owned(),
-    };
-    Ok(Outcome::fresh(trained, note))
 }
 
 /// This process's command line, as a shell takes it.

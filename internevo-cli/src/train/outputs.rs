@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use burn::tensor::Device;
 use internevo_core::{
-    layout::{GroupKind, ParallelLayout},
+    layout::{GroupKind, ParallelLayout, ZeroStage},
     storage,
 };
 use internevo_data::tokenizer::Tokenizer;
@@ -104,7 +104,11 @@ impl Outputs<'_> {
             parameters: job.spec.parameter_count() as u64,
             vocab_size: job.spec.vocab as u64,
             ranks: job.layout.world() as u64,
-            layout: format!("{}, {} threads", layout_in_words(&job.layout), self.threads),
+            layout: format!(
+                "{}, {} threads",
+                layout_in_words(&job.layout, &job.config.parallel.tensor.mode),
+                self.threads
+            ),
             tokens: progress.consumed_tokens,
             loss: progress.last.as_ref().map(|r| r.loss),
             valid_loss: progress.last.as_ref().and_then(|r| r.valid_loss),
@@ -122,8 +126,24 @@ impl Outputs<'_> {
 }
 
 /// `dp 2, zero1 2`.
-pub fn layout_in_words(layout: &ParallelLayout) -> String {
-    format!("dp {}, zero1 {}", layout.size(GroupKind::Data), layout.size(GroupKind::Zero1))
+pub fn layout_in_words(layout: &ParallelLayout, mode: &str) -> String {
+    let size = |kind| layout.size(kind);
+    let mut words = vec![format!("dp {}", size(GroupKind::Data))];
+    match (size(GroupKind::SequenceHead), size(GroupKind::SequenceContext)) {
+        _ if size(GroupKind::Tensor) == 1 => {}
+        (_, 1) => words.push(format!("{mode} {}", size(GroupKind::Tensor))),
+        (head, context) => words.push(format!("{mode} {head} x {context}")),
+    }
+    if size(GroupKind::Weight) > 1 {
+        words.push(format!("weight {}", size(GroupKind::Weight)));
+    }
+    let stage = match layout.zero_stage() {
+        ZeroStage::Optimizer => 1,
+        ZeroStage::Gradients => 2,
+        ZeroStage::Weights => 3,
+    };
+    words.push(format!("zero{stage} {}", size(GroupKind::Zero1)));
+    words.join(", ")
 }
 
 /// The result of a run that was finished before.

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use internevo_core::{config::Config, storage};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::state;
@@ -35,7 +36,7 @@ impl std::str::FromStr for ResumeRequest {
 }
 
 /// What a launch does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Start {
     /// A new run.
     New,
@@ -47,14 +48,21 @@ pub enum Start {
     Finished(PathBuf),
 }
 
+/// Keys of `model` that say how it is computed, not what.
+const LAYOUT_OF_MODEL: [&str; 3] = ["checkpoint", "parallel_output", "embed_split_hidden"];
+
 /// Everything that decides the numbers of a run. `corpus` identifies the training data.
 pub fn settings(config: &Config, corpus: &str) -> Value {
     let model_parallel = config.parallel.tensor.size.max(1) * config.parallel.pipeline.size.max(1);
     let data_parallel = (config.launch.ranks / model_parallel).max(1);
+    let mut model = json!(config.model);
+    if let Some(keys) = model.as_object_mut() {
+        LAYOUT_OF_MODEL.iter().for_each(|key| drop(keys.remove(*key)));
+    }
     json!({
         "seed": config.seed,
         "corpus": corpus,
-        "model": config.model,
+        "model": model,
         "data": {
             "seq_len": config.data.seq_len,
             "micro_bsz": config.data.micro_bsz,

@@ -2,5 +2,8 @@
 
 mod commands;
 mod interruption;
+#[cfg(feature = "mpi")]
+mod mpi;
+mod parity;
 mod train;
 mod workshop;

@@ -14,7 +14,7 @@ use super::{
 use crate::plugin::nearest;
 
 /// Tables whose entries are checked by plugins: one table per plugin name.
-const PLUGIN_TABLES: [[&str; 2]; 2] = [["pipeline", "filter"], ["monitor", "sink"]];
+const PLUGIN_TABLES: [[&str; 2]; 3] = [["pipeline", "filter"], ["optimizer", "settings"], ["monitor", "sink"]];
 
 /// The keys of [`Config`] with their defaults.
 pub(super) struct KnownKeys {

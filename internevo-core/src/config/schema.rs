@@ -38,7 +38,7 @@ pub struct Config {
     pub hybrid_zero_optimizer: HybridZeroOptimizerConfig,
     /// The loss.
     pub loss: LossConfig,
-    /// Which optimizer plugin; its settings are in its own section (`adam` for `adamw`).
+    /// Which optimizer plugin, and the settings of each.
     pub optimizer: OptimizerConfig,
     /// AdamW, with InternEvo's key names.
     pub adam: AdamConfig,
@@ -168,11 +168,14 @@ impl Default for PipelineConfig {
     }
 }
 
-/// Exact and MinHash-LSH deduplication (InternLM2 report, section 3.1.1: 128 hashes, 5-grams, 0.7).
+/// Deduplication; by default MinHash-LSH with verified similarity (InternLM2 report, section 3.1.1: 128 hashes, 5-grams, 0.7).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct DedupConfig {
-    /// LSH bands; `bands * rows` hash functions are computed.
+    /// `minhash` (exact and near duplicates), `exact` (equal texts), `bloom` (equal texts in one pass; a few others go with them), or
+    /// parts of documents that repeat: `lines`, `paragraphs`, `sentences`, `substrings`.
+    pub method: String,
+    /// LSH bands; `bands * rows` hash functions are computed. The default finds a pair at the threshold with probability 0.989.
     pub bands: usize,
     /// Rows per band.
     pub rows: usize,
@@ -180,13 +183,34 @@ pub struct DedupConfig {
     pub ngram: usize,
     /// True Jaccard similarity from which two documents count as duplicates.
     pub threshold: f64,
-    /// Which copy stays: `newest`, `longest` or `first`.
+    /// Which copy stays: `newest`, `longest`, `best_score` or `first`.
     pub keep: String,
+    /// Memory for signatures and comparisons, such as `2GiB`; what does not fit is sorted on disk. Empty: half of what is free.
+    /// The result does not depend on it.
+    pub memory: String,
+    /// Folder of an index: its documents count as seen before, and the kept ones are added to it. Empty: none.
+    pub index: String,
+    /// Fewest tokens of a repeated part that is removed (`lines`, `paragraphs`, `sentences`: of the part; `substrings`: in a row).
+    /// 0: 50 for `substrings`, 3 for the others.
+    pub min_tokens: usize,
+    /// Share of unseen documents that `bloom` may drop once all are read.
+    pub false_positives: f64,
 }
 
 impl Default for DedupConfig {
     fn default() -> Self {
-        Self { bands: 21, rows: 6, ngram: 5, threshold: 0.7, keep: "newest".into() }
+        Self {
+            method: "minhash".into(),
+            bands: 25,
+            rows: 5,
+            ngram: 5,
+            threshold: 0.7,
+            keep: "newest".into(),
+            memory: String::new(),
+            index: String::new(),
+            min_tokens: 0,
+            false_positives: 1e-4,
+        }
     }
 }
 
@@ -512,13 +536,16 @@ pub struct LossConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct OptimizerConfig {
-    /// Name of a registered optimizer.
+    /// Name of a registered optimizer: `adamw`, `lion`, `adafactor`, `muon`. Its peak learning rate is `adam.lr`.
     pub kind: String,
+    /// Settings of each optimizer, by its name; those of `adamw` are section `adam`.
+    #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
+    pub settings: toml::Table,
 }
 
 impl Default for OptimizerConfig {
     fn default() -> Self {
-        Self { kind: "adamw".into() }
+        Self { kind: "adamw".into(), settings: toml::Table::new() }
     }
 }
 

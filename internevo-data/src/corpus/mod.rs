@@ -54,7 +54,7 @@ pub use self::{
 use crate::{
     DataError,
     document::{Document, LineFault, default_id},
-    format::{LineReader, RawLine},
+    format::{LineReader, RawRecord, RecordReader as _},
     stage::Progress,
 };
 
@@ -385,15 +385,15 @@ impl<'a> Collector<'a> {
         let mut reader = LineReader::open(&input.path)?;
         let mut line = Vec::new();
         loop {
-            let parsed = match reader.next_line(&mut line)? {
-                RawLine::End => break,
-                RawLine::Damaged(fault) => Err(fault),
-                RawLine::Line => Document::from_line(&line, || default_id(&input.path, reader.line())),
+            let parsed = match reader.next_record(&mut line)? {
+                RawRecord::End => break,
+                RawRecord::Damaged(fault) => Err(fault),
+                RawRecord::Record => Document::from_line(&line, || default_id(&input.path, reader.record())),
             };
             let mut document = match parsed {
                 Ok(document) => document,
                 Err(fault) => {
-                    self.note_broken(input, reader.line(), &fault);
+                    self.note_broken(input, reader.record(), &fault);
                     continue;
                 }
             };

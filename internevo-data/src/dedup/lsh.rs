@@ -4,9 +4,8 @@
 //! least one band agree. Each entry agrees with probability s (the Jaccard similarity), so a pair becomes a candidate
 //! with P(s) = 1 - (1 - s^r)^b ([`probability`]): an S-curve through 1/2 at s = (1 - 2^(-1/b))^(1/r) ([`half_point`]).
 //! Candidates are compared exactly afterwards, so the curve decides only recall, never precision: choose r small enough
-//! that P(threshold) is near one. The default 21×6 has P(0.7) = 0.93 and P(0.8) > 0.998.
+//! that P(threshold) is near one. [`choose_bands`] does: for 0.7 and 128 functions 25×5, with P(0.7) = 0.989 and P(0.8) > 0.9999.
 
-use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Probability that a pair with Jaccard similarity `s` shares at least one of `bands` bands of `rows` rows.
@@ -19,31 +18,34 @@ pub fn half_point(bands: usize, rows: usize) -> f64 {
     (1.0 - 2f64.powf(-1.0 / bands as f64)).powf(1.0 / rows as f64)
 }
 
-/// Band keys of all documents: 8 bytes per band and document, nothing else is kept of a signature.
-#[derive(Clone, Debug)]
-pub struct LshIndex {
-    bands: usize,
-    rows: usize,
-    /// `keys[document * bands + band]`.
-    keys: Vec<u64>,
-    documents: Vec<u32>,
+/// The bands and rows for at most `functions` hash functions: the most rows per band (fewest false candidates) with which a pair
+/// at `threshold` becomes a candidate with probability `recall` at least; one row where no choice reaches it.
+///
+/// # Panics
+/// If there is no function.
+pub fn choose_bands(threshold: f64, functions: usize, recall: f64) -> (usize, usize) {
+    assert!(functions > 0, "LSH needs at least one hash function");
+    let rows =
+        (1..=functions).rev().find(|rows| probability(threshold, functions / rows, *rows) >= recall).unwrap_or(1);
+    (functions / rows, rows)
 }
 
-impl LshIndex {
-    /// An empty index for signatures of `bands * rows` entries.
-    ///
-    /// # Panics
-    /// If either is zero.
-    pub fn new(bands: usize, rows: usize) -> Self {
-        assert!(bands > 0 && rows > 0, "LSH needs at least one band of one row");
-        Self { bands, rows, keys: Vec::new(), documents: Vec::new() }
-    }
+/// Keys of bands of `rows` entries. A key is 64 bits: chance collisions are as rare as they are harmless, because every candidate is
+/// compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Bands {
+    /// Number of bands.
+    pub bands: usize,
+    /// Entries of the signature per band.
+    pub rows: usize,
+}
 
+impl Bands {
     /// The band keys of a signature, appended to `keys`.
     ///
     /// # Panics
     /// If the signature has not `bands * rows` entries.
-    pub fn band_keys(&self, signature: &[u32], keys: &mut Vec<u64>) {
+    pub fn keys(&self, signature: &[u32], keys: &mut Vec<u64>) {
         assert_eq!(signature.len(), self.bands * self.rows, "signature length is bands * rows");
         let mut bytes = Vec::with_capacity(self.rows * 4);
         for (band, rows) in signature.chunks_exact(self.rows).enumerate() {
@@ -51,51 +53,6 @@ impl LshIndex {
             rows.iter().for_each(|row| bytes.extend_from_slice(&row.to_le_bytes()));
             keys.push(xxh3_64_with_seed(&bytes, band as u64));
         }
-    }
-
-    /// Adds `document` by the keys that [`Self::band_keys`] gave. Documents must be added in ascending order.
-    ///
-    /// # Panics
-    /// If the number of keys is not the number of bands, or the order is violated.
-    pub fn insert(&mut self, document: u32, keys: &[u64]) {
-        assert_eq!(keys.len(), self.bands, "one key per band");
-        assert!(self.documents.last().is_none_or(|last| *last < document), "documents are added in ascending order");
-        self.keys.extend_from_slice(keys);
-        self.documents.push(document);
-    }
-
-    /// Number of bands.
-    pub fn bands(&self) -> usize {
-        self.bands
-    }
-
-    /// Number of documents.
-    pub fn len(&self) -> usize {
-        self.documents.len()
-    }
-
-    /// Is nothing indexed?
-    pub fn is_empty(&self) -> bool {
-        self.documents.is_empty()
-    }
-
-    /// The groups of two or more documents that share their key of `band`; members ascending, groups in the order of
-    /// their first member. Needs 16 bytes per document while it runs.
-    pub fn groups(&self, band: usize) -> Vec<Vec<u32>> {
-        let mut order: Vec<(u64, u32)> = self
-            .documents
-            .iter()
-            .enumerate()
-            .map(|(slot, document)| (self.keys[slot * self.bands + band], *document))
-            .collect();
-        order.par_sort_unstable();
-        let mut groups: Vec<Vec<u32>> = order
-            .chunk_by(|a, b| a.0 == b.0)
-            .filter(|group| group.len() > 1)
-            .map(|group| group.iter().map(|(_, document)| *document).collect())
-            .collect();
-        groups.sort_unstable();
-        groups
     }
 }
 
@@ -118,19 +75,29 @@ mod tests {
                 let shared = (0..common).map(|i| rng.word64(i));
                 let a: Vec<u64> = shared.clone().chain((common..1000).step_by(2).map(|i| rng.word64(i))).collect();
                 let b: Vec<u64> = shared.chain((common + 1..1000).step_by(2).map(|i| rng.word64(i))).collect();
-                let mut index = LshIndex::new(bands, rows);
-                for (document, set) in [a, b].iter().enumerate() {
+                let [a, b] = [a, b].map(|set| {
                     let (mut signature, mut keys) = (Vec::new(), Vec::new());
-                    hasher.signature(set, &mut signature);
-                    index.band_keys(&signature, &mut keys);
-                    index.insert(document as u32, &keys);
-                }
-                hits += u64::from((0..bands).any(|band| !index.groups(band).is_empty()));
+                    hasher.signature(&set, &mut signature);
+                    Bands { bands, rows }.keys(&signature, &mut keys);
+                    keys
+                });
+                hits += u64::from(a.iter().zip(&b).any(|(x, y)| x == y));
             }
             let (p, measured) = (probability(s, bands, rows), hits as f64 / pairs as f64);
             let error = (p * (1.0 - p) / pairs as f64).sqrt();
             assert!((measured - p).abs() < 4.0 * error + 1e-3, "s {s}: P {p}, measured {measured}, error {error}");
         }
+    }
+
+    #[test]
+    fn the_chosen_bands_reach_the_recall_and_one_more_row_would_not() {
+        for (threshold, functions, recall) in [(0.7, 128, 0.97), (0.8, 128, 0.99), (0.5, 256, 0.95), (0.9, 64, 0.999)] {
+            let (bands, rows) = choose_bands(threshold, functions, recall);
+            assert!(bands * rows <= functions && probability(threshold, bands, rows) >= recall);
+            assert!(probability(threshold, functions / (rows + 1), rows + 1) < recall);
+        }
+        let default = internevo_core::config::DedupConfig::default();
+        assert_eq!(choose_bands(default.threshold, 128, 0.97), (default.bands, default.rows));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Shingles: hashes of n consecutive tokens, and the sets whose Jaccard similarity defines a near duplicate.
 
+use super::spill::Blob;
+
 /// Base of the rolling polynomial; any odd number with mixed bits serves (this is 2^64 divided by the golden ratio).
 const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -106,6 +108,18 @@ impl ShingleSet {
         let union = total - common;
         let jaccard = if union == 0 { 0.0 } else { common as f64 / union as f64 };
         (jaccard >= least).then_some(jaccard)
+    }
+}
+
+impl Blob for ShingleSet {
+    fn bytes(&self) -> usize {
+        self.0.len() * 8
+    }
+    fn write(&self, out: &mut Vec<u8>) {
+        self.0.iter().for_each(|hash| out.extend_from_slice(&hash.to_le_bytes()));
+    }
+    fn read(content: &[u8]) -> Self {
+        Self(content.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect())
     }
 }
 

@@ -1,117 +1,78 @@
-//! The `dedup` stage over files: three passes, none of which holds the texts.
+//! The deduplication of documents over files: three passes, none of which holds the texts.
 //!
-//! 1. read every document, keep its identity and band keys (8 bytes per band);
-//! 2. read the candidates again, keep their shingle sets, decide;
+//! 1. read every document, keep facts, its identity and its band keys;
+//! 2. read the candidates again, keep their shingle sets, decide (skipped where nothing but equality counts and no id is needed);
 //! 3. read every line again: kept ones are copied byte for byte, rejected ones get `exact_duplicate` or
 //!    `near_duplicate` as reason, the true Jaccard similarity as value and the id of the kept copy as detail.
 //!
-//! `duplicates.json` beside `report.json` says what was compared and shows the largest clusters.
+//! `duplicates.json` beside `report.json` says what was compared and shows the largest clusters. A killed run starts again: its
+//! temporary files, in `.scratch` of the output, are removed first.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::path::Path;
 
-use internevo_core::{
-    config::DedupConfig,
-    storage::{self, StorageError},
-};
+use internevo_core::storage::StorageError;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::{
-    decide::{Date, Deduplicator, DocumentView, Duplicate, Outcome},
+    catalog::Catalog,
+    decide::{Candidates, Deduplicator, DocumentView, Duplicate, HashBuffers, Hashed, Hasher, Outcome, advance_to},
+    index::{Index, SegmentWriter, encode},
+    report::{Clusters, DuplicateReport, write_duplicates},
+    settings::Settings,
     shingle::ShingleSet,
+    spill::{Scratch, Store},
     tokens::TokenRule,
 };
 use crate::{
     DataError, Document,
-    corpus::{is_source_type, kind_of},
-    document::{LineFault, default_id},
-    format::{LineReader, RawLine},
-    stage::{ChunkOutput, InputFile, Progress, Rejection, StageReport, StageWriter},
+    corpus::is_source_type,
+    document::LineFault,
+    stage::{
+        Chunk, ChunkOutput, ChunkReader, InputFile, Item, Position, Progress, Rejection, StageReport, StageWriter,
+    },
 };
 
 /// Name of the stage, and of the "filter" in its rejections.
-const STAGE: &str = "dedup";
-/// Name of the file with the clusters.
-pub const DUPLICATES: &str = "duplicates.json";
-/// Lines are handed to the threads in batches of about this many bytes.
-const BATCH_BYTES: usize = 8 << 20;
-/// Clusters shown in `duplicates.json`.
-const LARGEST_CLUSTERS: usize = 20;
-/// Removed documents shown per cluster.
-const CLUSTER_EXAMPLES: usize = 5;
+pub(super) const STAGE: &str = "dedup";
+/// Folder of the temporary files, in the output.
+pub(super) const SCRATCH: &str = ".scratch";
+/// Lines are handed to the threads in chunks of about this many bytes.
+const CHUNK_BYTES: usize = 4 << 20;
 
-/// What was compared and found; the content of `duplicates.json`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct DuplicateReport {
-    /// Sets of exact copies.
-    pub exact_groups: u64,
-    /// Clusters of near duplicates (each set of exact copies counts as one document).
-    pub near_clusters: u64,
-    /// Pairs whose shingle sets were compared.
-    pub candidate_pairs: u64,
-    /// Pairs among them whose true Jaccard similarity reaches the threshold.
-    pub verified_pairs: u64,
-    /// Candidate groups too large for every pair to be considered.
-    pub truncated_groups: u64,
-    /// Kept documents with the most removed copies, largest first.
-    pub largest: Vec<Cluster>,
-}
-
-/// A kept document and those removed for it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Cluster {
-    /// Id of the kept document.
-    pub kept: String,
-    /// Documents removed for it.
-    pub removed: u64,
-    /// Ids of the first of them.
-    pub examples: Vec<String>,
-}
-
-impl Cluster {
-    fn add(&mut self, kept: &str, removed: String) {
-        if self.removed == 0 {
-            self.kept = kept.to_owned();
-        }
-        self.removed += 1;
-        if self.examples.len() < CLUSTER_EXAMPLES {
-            self.examples.push(removed);
-        }
-    }
-}
-
-/// Runs the stage on `inputs`, writes `output/kept`, `output/rejected` and `output/report.json`.
-///
-/// Uses the current rayon pool; the output is the same for any number of threads.
+/// Runs on `inputs`, writes `output/kept`, `output/rejected`, `output/duplicates.json` and `output/report.json`.
 ///
 /// # Errors
-/// A wrong setting by its key, a file that cannot be read or written, an input that changes while it is read, a stop
-/// request. A broken line is no error: it is rejected with its reason.
-pub fn run(
+/// A file that cannot be read or written, an input that changes while it is read, a stop request. A broken line is no error: it is
+/// rejected with its reason.
+pub(super) fn run(
     inputs: &[InputFile],
+    mut writer: StageWriter,
     output: &Path,
-    config: &DedupConfig,
+    settings: &Settings,
+    index: Option<&Index>,
     progress: &dyn Progress,
 ) -> Result<StageReport, DataError> {
-    let mut writer = StageWriter::create(output, STAGE)?;
-    let deduplicator = Deduplicator::new(config)?;
-    let mut run = Run { inputs, progress, deduplicator, broken: BTreeMap::new(), without_id: BTreeSet::new() };
-    run.first_pass()?;
-    let (outcome, ids) = run.second_pass()?;
-    let clusters = run.third_pass(&outcome, &ids, &mut writer)?;
+    let scratch = Scratch::new(output.join(SCRATCH))?;
+    let run = Run { inputs, progress, settings, scratch: &scratch, hasher: Hasher::new(settings), index };
+    let candidates = run.first_pass()?;
+    let (outcome, ids) = run.second_pass(&candidates)?;
+    let mut clusters = Clusters::new(&outcome, &scratch, settings.memory / 16)?;
+    let mut segment = index.map(Index::write).transpose()?;
+    let passing = Passing { catalog: candidates.catalog(), outcome: &outcome, ids: &ids };
+    run.third_pass(&passing, &mut clusters, &mut writer, segment.as_mut())?;
     let report = DuplicateReport {
         exact_groups: outcome.exact_groups,
-        near_clusters: outcome.components.clusters.len() as u64,
-        candidate_pairs: outcome.components.candidate_pairs,
-        verified_pairs: outcome.components.verified_pairs,
-        truncated_groups: outcome.components.truncated_groups,
-        largest: largest(clusters),
+        near_clusters: outcome.near_clusters,
+        candidate_pairs: outcome.candidate_pairs,
+        verified_pairs: outcome.verified_pairs,
+        truncated_groups: outcome.truncated_groups,
+        indexed: u64::from(candidates.catalog().indexed()),
+        largest: clusters.finish(),
+        ..DuplicateReport::default()
     };
-    let bytes = serde_json::to_vec_pretty(&report).expect("numbers and strings are JSON");
-    storage::write_atomic(output.join(DUPLICATES), bytes)?;
+    write_duplicates(output, &report)?;
+    segment.map_or(Ok(()), SegmentWriter::commit)?;
+    tracing::debug!(files = scratch.files(), memory = settings.memory, "temporary files of the deduplication");
     writer.finish()
 }
 
@@ -121,264 +82,258 @@ pub fn token_rule(document: &Document) -> TokenRule {
     if is_code { TokenRule::Code } else { TokenRule::Prose }
 }
 
-/// Place of a line: index of its file, number of the line.
-type Place = (usize, u64);
-
 struct Run<'a> {
     inputs: &'a [InputFile],
     progress: &'a dyn Progress,
-    deduplicator: Deduplicator,
-    /// Lines that are no documents; all others are numbered in order, from 0.
-    broken: BTreeMap<Place, LineFault>,
-    /// Documents whose line has no id: theirs is written out, because a copied line would get another one later.
-    without_id: BTreeSet<u32>,
+    settings: &'a Settings,
+    scratch: &'a Scratch,
+    hasher: Hasher,
+    index: Option<&'a Index>,
 }
 
-/// A line of an input (or a whole file that is one document), as stored.
-struct Line {
-    place: Place,
-    bytes: Vec<u8>,
+/// What the third pass looks up.
+struct Passing<'a> {
+    catalog: &'a Catalog<'a>,
+    outcome: &'a Outcome,
+    ids: &'a Store<'a, Box<str>>,
 }
 
-impl Run<'_> {
-    fn first_pass(&mut self) -> Result<(), DataError> {
-        for file in 0..self.inputs.len() {
-            self.for_batches(file, |run, lines| {
-                let parsed: Vec<_> = lines.par_iter().map(|line| run.parse(line)).collect();
-                let mut documents = Vec::with_capacity(parsed.len());
-                for (line, result) in lines.iter().zip(parsed) {
-                    match result {
-                        Ok((document, has_id)) => {
-                            if !has_id {
-                                run.without_id.insert((run.deduplicator.len() + documents.len()) as u32);
-                            }
-                            documents.push(document);
-                        }
-                        Err(fault) => drop(run.broken.insert(line.place, fault)),
-                    }
-                }
-                let views: Vec<DocumentView<'_>> = documents.iter().map(view).collect();
-                run.deduplicator.add(&views);
-                Ok(())
-            })?;
-            self.progress.advance(self.inputs[file].bytes / 2, 0, 0);
+/// One item of the third pass: its number, and the kept document that it goes for.
+struct Fate<'a> {
+    item: &'a Item,
+    number: u32,
+    duplicate: Option<Duplicate>,
+}
+
+/// What becomes of some items.
+#[derive(Default)]
+struct Passed {
+    lines: ChunkOutput,
+    /// Kept and removed document of the clusters that want examples.
+    examples: Vec<(u32, Box<str>, String)>,
+    /// For the index.
+    encoded: Vec<u8>,
+}
+
+impl<'a> Run<'a> {
+    fn first_pass(&self) -> Result<Candidates<'a>, DataError> {
+        let mut deduplicator = Deduplicator::new(self.settings, self.scratch);
+        if let Some(index) = self.index {
+            index.for_each(|document| deduplicator.push(Some(&document.hashed)))?;
+            deduplicator.end_index();
         }
-        Ok(())
+        for_chunks(self.inputs, self.progress, |chunk| {
+            let hash = |buffers: &mut HashBuffers, item| self.hash(chunk, item, buffers);
+            let hashed: Vec<Option<Hashed>> = chunk.items.par_iter().map_init(HashBuffers::default, hash).collect();
+            hashed.iter().try_for_each(|hashed| deduplicator.push(hashed.as_ref()))?;
+            self.progress.advance(chunk.stored / 2, 0, 0);
+            Ok(())
+        })?;
+        Ok(deduplicator.candidates()?)
+    }
+
+    fn hash(&self, chunk: &Chunk, item: &Item, buffers: &mut HashBuffers) -> Option<Hashed> {
+        let (document, named) = chunk.document(item, self.inputs).ok()?;
+        Some(self.hasher.hash(buffers, &self.view(&document, named)))
+    }
+
+    fn view<'d>(&self, document: &'d Document, named: bool) -> DocumentView<'d> {
+        let rank = self.settings.keep.rank(document);
+        DocumentView { text: &document.text, rule: token_rule(document), rank, named }
     }
 
     /// Decides, and gives the ids of all documents that may be named as the kept copy.
-    fn second_pass(&mut self) -> Result<(Outcome, BTreeMap<u32, String>), DataError> {
-        let candidates = self.deduplicator.candidates();
-        let named: BTreeSet<u32> = candidates.needed().iter().copied().chain(candidates.exact_leaders()).collect();
-        let needed: BTreeSet<u32> = candidates.needed().iter().copied().collect();
-        let (mut sets, mut ids) = (BTreeMap::new(), BTreeMap::new());
+    fn second_pass(&self, candidates: &Candidates<'a>) -> Result<(Outcome, Store<'a, Box<str>>), DataError> {
+        let mut sets = candidates.sets();
+        let mut ids = Store::new(self.scratch, self.settings.memory / 16);
         let mut number = 0u32;
-        for file in 0..self.inputs.len() {
-            self.for_batches(file, |run, lines| {
-                let wanted: Vec<(u32, &Line)> = run
-                    .numbered(lines, &mut number)
-                    .filter_map(|(document, line)| document.filter(|d| named.contains(d)).map(|d| (d, line)))
-                    .collect();
-                let read = |(document, line): &(u32, &Line)| {
-                    let (content, _) = run.parse(line).map_err(|_| run.changed(line.place))?;
-                    let set = needed
-                        .contains(document)
-                        .then(|| run.deduplicator.shingle_set(&content.text, token_rule(&content)));
-                    Ok((*document, content.id, set))
-                };
-                let found: Vec<(u32, String, Option<ShingleSet>)> =
-                    wanted.par_iter().map(read).collect::<Result<_, DataError>>()?;
-                for (document, id, set) in found {
-                    ids.insert(document, id);
-                    sets.extend(set.map(|set| (document, set)));
+        if let Some(index) = self.index {
+            index.for_each(|document| {
+                if candidates.may_be_kept_copy(number) {
+                    ids.insert(number, document.id)?;
                 }
+                if candidates.needs_set(number) {
+                    sets.insert(number, document.set)?;
+                }
+                number += 1;
                 Ok(())
             })?;
         }
-        if number as usize != self.deduplicator.len() {
-            return Err(self.changed((self.inputs.len() - 1, 0)));
-        }
-        Ok((candidates.decide(&self.deduplicator, &sets), ids))
-    }
-
-    /// Writes; gives the clusters by their kept document.
-    fn third_pass(
-        &mut self,
-        outcome: &Outcome,
-        ids: &BTreeMap<u32, String>,
-        writer: &mut StageWriter,
-    ) -> Result<BTreeMap<u32, Cluster>, DataError> {
-        let mut clusters: BTreeMap<u32, Cluster> = BTreeMap::new();
-        let mut number = 0u32;
-        for file in 0..self.inputs.len() {
-            writer.begin_part(file)?;
-            let mut counts = (0, 0);
-            self.for_batches(file, |run, lines| {
-                let mut chunk = ChunkOutput::default();
-                let numbered: Vec<_> = run.numbered(lines, &mut number).collect();
-                for (document, line) in numbered {
-                    match document {
-                        None => run.reject_broken(line, &mut chunk),
-                        Some(document) => match outcome.removed.get(&document) {
-                            None => run.keep(document, line, &mut chunk)?,
-                            Some(duplicate) => {
-                                let kept = &ids[&duplicate.of];
-                                let id = run.reject_duplicate(line, duplicate, kept, &mut chunk)?;
-                                let cluster = clusters.entry(duplicate.of).or_default();
-                                cluster.add(kept, id);
-                            }
-                        },
-                    }
-                }
-                writer.append(&chunk)?;
-                let (documents, kept) = chunk.documents();
-                counts = (counts.0 + documents, counts.1 + kept);
-                Ok(())
-            })?;
-            let bytes = self.inputs[file].bytes;
-            self.progress.advance(bytes - bytes / 2, counts.0, counts.1);
-        }
-        Ok(clusters)
-    }
-
-    fn keep(&self, document: u32, line: &Line, chunk: &mut ChunkOutput) -> Result<(), DataError> {
-        let text_bytes = self.deduplicator.text_bytes(document) as usize;
-        if !self.without_id.contains(&document) {
-            chunk.keep(&line.bytes, text_bytes);
-            return Ok(());
-        }
-        let (content, _) = self.parse(line).map_err(|_| self.changed(line.place))?;
-        let mut bytes = Vec::new();
-        content.write_line(&mut bytes);
-        chunk.keep(bytes.trim_ascii_end(), text_bytes);
-        Ok(())
-    }
-
-    /// Rejects the document of a line for a kept one; gives its id.
-    fn reject_duplicate(
-        &self,
-        line: &Line,
-        duplicate: &Duplicate,
-        kept: &str,
-        chunk: &mut ChunkOutput,
-    ) -> Result<String, DataError> {
-        let (content, _) = self.parse(line).map_err(|_| self.changed(line.place))?;
-        let place = self.place(line.place);
-        let rejection = Rejection::of(&content, &place, STAGE, duplicate.kind.reason(), duplicate.jaccard);
-        chunk.reject(&Rejection { detail: kept, ..rejection });
-        Ok(content.id)
-    }
-
-    fn reject_broken(&self, line: &Line, chunk: &mut ChunkOutput) {
-        let fault = &self.broken[&line.place];
-        let text = String::from_utf8_lossy(&line.bytes).into_owned();
-        let place = self.place(line.place);
-        let document = Document::new("", text);
-        let rejection = Rejection::of(&document, &place, STAGE, fault.reason, 0.0);
-        chunk.reject(&Rejection { detail: &fault.detail, ..rejection });
-    }
-
-    /// Lines with their documents' numbers; `None` for broken ones. `next` is the number of the next document.
-    fn numbered<'l>(&self, lines: &'l [Line], next: &mut u32) -> impl Iterator<Item = (Option<u32>, &'l Line)> {
-        lines.iter().map(|line| {
-            if self.broken.contains_key(&line.place) {
-                return (None, line);
+        for_chunks(self.inputs, self.progress, |chunk| {
+            let wanted: Vec<(u32, &Item)> =
+                (number..).zip(&chunk.items).filter(|(number, _)| candidates.may_be_kept_copy(*number)).collect();
+            let read = |buffers: &mut HashBuffers, &(number, item): &(u32, &Item)| {
+                let (document, _) = chunk.document(item, self.inputs).map_err(|_| self.changed(item))?;
+                let rule = token_rule(&document);
+                let set = candidates.needs_set(number).then(|| self.hasher.shingle_set(buffers, &document.text, rule));
+                Ok((number, Box::from(document.id), set))
+            };
+            let found: Vec<(u32, Box<str>, Option<ShingleSet>)> =
+                wanted.par_iter().map_init(HashBuffers::default, read).collect::<Result<_, DataError>>()?;
+            for (number, id, set) in found {
+                ids.insert(number, id)?;
+                set.map_or(Ok(()), |set| sets.insert(number, set))?;
             }
-            *next += 1;
-            (Some(*next - 1), line)
+            number += chunk.items.len() as u32;
+            Ok(())
+        })?;
+        if number != candidates.catalog().items() {
+            return Err(changed(&self.inputs[self.inputs.len() - 1], 0));
+        }
+        ids.flush()?;
+        sets.flush()?;
+        Ok((candidates.decide(&sets)?, ids))
+    }
+
+    fn third_pass(
+        &self,
+        passing: &Passing<'_>,
+        clusters: &mut Clusters,
+        writer: &mut StageWriter,
+        mut segment: Option<&mut SegmentWriter>,
+    ) -> Result<(), DataError> {
+        let mut removed = passing.outcome.removed()?.peekable();
+        let mut number = passing.catalog.indexed();
+        for_chunks(self.inputs, self.progress, |chunk| {
+            let mut fates = Vec::with_capacity(chunk.items.len());
+            for item in &chunk.items {
+                fates.push(Fate { item, number, duplicate: advance_to(&mut removed, number)? });
+                number += 1;
+            }
+            let shown: &Clusters = clusters;
+            let pass = |fates: &[Fate<'_>]| {
+                let mut passed = Passed::default();
+                fates.iter().try_for_each(|fate| self.pass(chunk, fate, passing, shown, &mut passed))?;
+                Ok(passed)
+            };
+            let tasks: Vec<Passed> = fates.par_chunks(TASK_ITEMS).map(pass).collect::<Result<_, DataError>>()?;
+            let mut lines = ChunkOutput::default();
+            for task in tasks {
+                lines.append(&task.lines);
+                task.examples.into_iter().for_each(|(kept, id, removed)| clusters.add_example(kept, &id, removed));
+                segment.as_mut().map_or(Ok(()), |segment| segment.write(&task.encoded))?;
+            }
+            writer.begin_part(chunk.part)?;
+            writer.append(&lines)?;
+            let (documents, kept) = lines.documents();
+            self.progress.advance(chunk.stored - chunk.stored / 2, documents, kept);
+            Ok(())
         })
     }
 
-    /// The document of a line, and whether the line itself names its id.
-    fn parse(&self, line: &Line) -> Result<(Document, bool), LineFault> {
-        let input = &self.inputs[line.place.0];
-        if !input.is_jsonl() {
-            let text = String::from_utf8(line.bytes.clone()).map_err(|e| LineFault {
-                reason: LineFault::INVALID_UTF8,
-                detail: format!("byte {} of the file is not UTF-8", e.utf8_error().valid_up_to() + 1),
-            })?;
-            let mut document = Document::new(&input.name, text);
-            if let Some(kind) = kind_of(&input.name) {
-                document.meta.insert("type".into(), kind.name.into());
-            }
-            return Ok((document, false));
-        }
-        let mut has_id = true;
-        let document = Document::from_line(&line.bytes, || {
-            has_id = false;
-            default_id(&input.path, line.place.1)
-        })?;
-        Ok((document, has_id))
-    }
-
-    /// Reads a file in batches of lines. A damaged end of an archive is noted as a broken line.
-    fn for_batches(
-        &mut self,
-        file: usize,
-        mut take: impl FnMut(&mut Self, &[Line]) -> Result<(), DataError>,
+    /// Keeps or rejects one item.
+    fn pass(
+        &self,
+        chunk: &Chunk,
+        fate: &Fate<'_>,
+        passing: &Passing<'_>,
+        clusters: &Clusters,
+        passed: &mut Passed,
     ) -> Result<(), DataError> {
-        let input = &self.inputs[file];
-        if !input.is_jsonl() {
-            let line = Line { place: (file, 1), bytes: storage::read(&input.path)? };
-            return take(self, &[line]);
+        let facts = passing.catalog.get(fate.number)?;
+        let item = fate.item;
+        if facts.broken {
+            let fault = chunk.document(item, self.inputs).err().ok_or_else(|| self.changed(item))?;
+            reject_broken(chunk, item, &self.place(item), &fault, &mut passed.lines);
+            return Ok(());
         }
-        let mut reader = LineReader::open(&input.path)?;
-        let (mut lines, mut size, mut ended) = (Vec::new(), 0, false);
-        while !ended {
-            let mut bytes = Vec::new();
-            let found = reader.next_line(&mut bytes)?;
-            let place = (file, reader.line());
-            if let RawLine::Damaged(fault) = &found {
-                self.broken.insert(place, fault.clone());
+        if fate.duplicate.is_none() && facts.named && self.index.is_none() {
+            passed.lines.keep(chunk.bytes(item), facts.text_bytes as usize);
+            return Ok(());
+        }
+        let (document, named) = chunk.document(item, self.inputs).map_err(|_| self.changed(item))?;
+        if let Some(duplicate) = &fate.duplicate {
+            let (place, kept) = (self.place(item), passing.ids.get(duplicate.of)?);
+            let rejection = Rejection::of(&document, &place, STAGE, duplicate.kind.reason(), duplicate.jaccard);
+            passed.lines.reject(&Rejection { detail: &kept, ..rejection });
+            if clusters.wants(duplicate.of) {
+                passed.examples.push((duplicate.of, (*kept).clone(), document.id));
             }
-            ended = found == RawLine::End;
-            if !ended {
-                size += bytes.len();
-                lines.push(Line { place, bytes });
-            }
-            if size >= BATCH_BYTES || ended {
-                if self.progress.cancelled() {
-                    return Err(DataError::Interrupted { stage: STAGE.into() });
-                }
-                take(self, &lines)?;
-                lines.clear();
-                size = 0;
-            }
+            return Ok(());
+        }
+        if named {
+            passed.lines.keep(chunk.bytes(item), document.text.len());
+        } else {
+            keep_document(&document, document.text.len(), &mut passed.lines);
+        }
+        if self.index.is_some() {
+            let mut buffers = HashBuffers::default();
+            let view = self.view(&document, named);
+            let hashed = self.hasher.hash(&mut buffers, &view);
+            let set = self.hasher.shingle_set(&mut buffers, view.text, view.rule);
+            passed.encoded.extend(encode(&document.id, &hashed, &set));
         }
         Ok(())
     }
 
-    fn place(&self, (file, line): Place) -> String {
-        format!("{}:{line}", self.inputs[file].name)
+    fn place(&self, item: &Item) -> String {
+        place(self.inputs, item)
     }
 
-    fn changed(&self, (file, line): Place) -> DataError {
-        let source = std::io::Error::other(format!("it changed while it was deduplicated (near line {line})"));
-        StorageError::at("read", &self.inputs[file].path)(source).into()
+    fn changed(&self, item: &Item) -> DataError {
+        changed(&self.inputs[item.file], item.line)
     }
 }
 
-fn view(document: &Document) -> DocumentView<'_> {
-    let date = ["date", "timestamp", "dump"].iter().find_map(|key| document.meta.get(*key));
-    DocumentView { text: &document.text, rule: token_rule(document), date: Date::of(date) }
+/// Items per task of the thread pool.
+pub(super) const TASK_ITEMS: usize = 16;
+
+/// Reads all inputs in chunks; one thread reads ahead while the others work.
+pub(super) fn for_chunks(
+    inputs: &[InputFile],
+    progress: &dyn Progress,
+    mut take: impl FnMut(&Chunk) -> Result<(), DataError> + Send,
+) -> Result<(), DataError> {
+    let mut reader = ChunkReader::new(inputs, Position::default(), CHUNK_BYTES);
+    let mut next = reader.next_chunk()?;
+    while let Some(chunk) = next {
+        if progress.cancelled() {
+            return Err(DataError::Interrupted { stage: STAGE.into() });
+        }
+        let (taken, ahead) = rayon::join(|| take(&chunk), || reader.next_chunk());
+        taken?;
+        next = ahead?;
+    }
+    Ok(())
 }
 
-fn largest(clusters: BTreeMap<u32, Cluster>) -> Vec<Cluster> {
-    let mut clusters: Vec<Cluster> = clusters.into_values().collect();
-    // Stable: equally large ones stay in input order.
-    clusters.sort_by_key(|cluster| std::cmp::Reverse(cluster.removed));
-    clusters.truncate(LARGEST_CLUSTERS);
-    clusters
+/// Keeps a document as a line of its own making.
+pub(super) fn keep_document(document: &Document, text_bytes: usize, lines: &mut ChunkOutput) {
+    let mut own = Vec::with_capacity(document.text.len() + 256);
+    document.write_line(&mut own);
+    lines.keep(own.trim_ascii_end(), text_bytes);
+}
+
+/// Rejects an item that is no document.
+pub(super) fn reject_broken(chunk: &Chunk, item: &Item, place: &str, fault: &LineFault, lines: &mut ChunkOutput) {
+    let document = Document::new("", String::from_utf8_lossy(chunk.bytes(item)));
+    let rejection = Rejection::of(&document, place, STAGE, fault.reason, 0.0);
+    lines.reject(&Rejection { detail: &fault.detail, ..rejection });
+}
+
+/// `file:line` of an item.
+pub(super) fn place(inputs: &[InputFile], item: &Item) -> String {
+    format!("{}:{}", inputs[item.file].name, item.line.max(1))
+}
+
+/// The input is not what it was in an earlier pass.
+pub(super) fn changed(file: &InputFile, line: u64) -> DataError {
+    let source = std::io::Error::other(format!("it changed while it was deduplicated (near line {line})"));
+    StorageError::at("read", &file.path)(source).into()
 }
 
 #[cfg(test)]
 mod tests {
     use std::{fs, path::PathBuf};
 
+    use internevo_core::{config::DedupConfig, storage};
     use serde_json::Value;
 
     use super::*;
-    use crate::stage::find_inputs;
+    use crate::{
+        dedup::{Cluster, DUPLICATES, run},
+        stage::find_inputs,
+    };
 
     fn prose(seed: u64, words: u64) -> String {
         let rng = internevo_core::rng::CounterRng::new(seed, "prose");

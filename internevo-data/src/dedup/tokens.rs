@@ -143,6 +143,11 @@ impl Tokens {
     }
 }
 
+/// Identity of a text by its bytes alone.
+pub fn text_identity(text: &str) -> u128 {
+    xxh3_128(text.as_bytes())
+}
+
 /// Is `c` of a script that is written without spaces between words?
 pub fn is_unspaced(c: char) -> bool {
     matches!(u32::from(c),

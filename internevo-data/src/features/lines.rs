@@ -2,31 +2,60 @@
 
 use std::borrow::Cow;
 
-/// Duplicates among lines or paragraphs.
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    classes::{Class, Classes},
+    repeats::{Table, number},
+};
+
+/// Repetition among lines or paragraphs. Tools count it in two ways: without the first occurrence, or with all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Blocks {
     /// Blocks in all.
     pub count: usize,
     /// Blocks that an earlier one equals.
     pub duplicates: usize,
-    /// Characters of those duplicates.
-    pub duplicate_chars: usize,
+    /// Length of those.
+    pub duplicate_length: usize,
+    /// Blocks that another one equals, the first of them included.
+    pub repeated: usize,
+    /// Length of those.
+    pub repeated_length: usize,
 }
 
 impl Blocks {
-    /// Counts blocks that repeat an earlier one; the first occurrence is none.
-    pub fn count<'a>(blocks: impl Iterator<Item = &'a str>) -> Self {
-        let mut seen = std::collections::HashSet::with_hasher(xxhash_rust::xxh3::Xxh3DefaultBuilder);
-        let mut found = Self::default();
-        for block in blocks {
-            found.count += 1;
-            if !seen.insert(block) {
+    /// Counts blocks that equal others; `length` is in the caller's unit and asked of those only.
+    pub fn count<'a>(blocks: impl Iterator<Item = &'a str>, length: impl Fn(&str) -> usize) -> Self {
+        let blocks: Vec<&str> = blocks.collect();
+        let hashes = blocks.iter().map(|block| xxh3_64(block.as_bytes()));
+        let (ids, counts) = number(hashes, &mut Table::default());
+        let mut found = Self { count: blocks.len(), ..Self::default() };
+        if counts.len() == blocks.len() {
+            return found;
+        }
+        let mut seen = vec![false; counts.len()];
+        for (block, &id) in blocks.into_iter().zip(&ids).filter(|(_, id)| counts[**id as usize] > 1) {
+            let length = length(block);
+            found.repeated += 1;
+            found.repeated_length += length;
+            if std::mem::replace(&mut seen[id as usize], true) {
                 found.duplicates += 1;
-                found.duplicate_chars += block.chars().count();
+                found.duplicate_length += length;
             }
         }
         found
     }
+}
+
+/// `text` without white space at the beginning, as Python's `str.lstrip`.
+pub fn python_trim_start(text: &str) -> &str {
+    text.trim_start_matches(|c| Classes::get().of(c).has(Class::SPACE))
+}
+
+/// `text` without white space at the end, as Python's `str.rstrip`.
+pub fn python_trim_end(text: &str) -> &str {
+    text.trim_end_matches(|c| Classes::get().of(c).has(Class::SPACE))
 }
 
 /// Lines as Python's `str.splitlines`: ended by LF, CR, CRLF, VT, FF, FS, GS, RS, NEL, LS or PS; no empty line at the end.
@@ -65,7 +94,7 @@ pub fn line_blocks(text: &str) -> impl Iterator<Item = &str> {
 
 /// The trimmed text split at runs of two or more `\n`, as `re.split("\n{2,}", text.strip())`.
 pub fn paragraphs(text: &str) -> impl Iterator<Item = &str> {
-    split_at_newlines(text.trim(), 2)
+    split_at_newlines(python_trim_end(python_trim_start(text)), 2)
 }
 
 /// Markdown without its fenced code blocks. A fence ends with at least as many of the mark it began with; one that never ends
@@ -136,8 +165,9 @@ mod tests {
     }
 
     #[test]
-    fn a_first_occurrence_is_no_duplicate() {
-        let found = Blocks::count(["ä", "b", "ä", "ä"].into_iter());
-        assert_eq!(found, Blocks { count: 4, duplicates: 2, duplicate_chars: 2 });
+    fn a_first_occurrence_is_repeated_but_no_duplicate() {
+        let found = Blocks::count(["ä", "b", "ä", "ä"].into_iter(), str::len);
+        let expected = Blocks { count: 4, duplicates: 2, duplicate_length: 4, repeated: 3, repeated_length: 6 };
+        assert_eq!(found, expected);
     }
 }

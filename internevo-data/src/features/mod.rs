@@ -2,20 +2,26 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `words.rs` | the split into words |
+//! | `words.rs`, `word.rs` | the split into words by language, and what a word is |
+//! | `spacy/` | spaCy's tokenizer, the split for languages with spaces |
+//! | `classes.rs` | classes of characters |
 //! | `lines.rs` | lines and paragraphs as Python and datatrove split them |
 //! | `repeats.rs` | repeated n-grams |
 
+pub(crate) mod classes;
 mod lines;
 mod repeats;
+mod spacy;
+mod word;
 mod words;
 
 use std::cell::OnceCell;
 
 pub use self::{
-    lines::{Blocks, line_blocks, paragraphs, python_lines, without_fences},
+    lines::{Blocks, line_blocks, paragraphs, python_lines, python_trim_end, python_trim_start, without_fences},
     repeats::Repeats,
-    words::{Word, is_punctuation, words},
+    word::{Word, is_punctuation},
+    words::{FoldedWords, Split, words},
 };
 use crate::document::Document;
 
@@ -23,10 +29,12 @@ use crate::document::Document;
 pub struct Features<'a> {
     document: &'a Document,
     chars: OnceCell<usize>,
-    words: OnceCell<Vec<Word<'a>>>,
-    word_hashes: OnceCell<Vec<u64>>,
+    /// By [`Split`].
+    words: [OnceCell<Vec<Word<'a>>>; Split::COUNT],
+    /// By [`Split`].
+    repeats: [OnceCell<Repeats>; Split::COUNT],
+    folded: OnceCell<FoldedWords>,
     lines: OnceCell<Vec<&'a str>>,
-    repeats: OnceCell<Repeats>,
 }
 
 impl<'a> Features<'a> {
@@ -35,10 +43,10 @@ impl<'a> Features<'a> {
         Self {
             document,
             chars: OnceCell::new(),
-            words: OnceCell::new(),
-            word_hashes: OnceCell::new(),
+            words: Default::default(),
+            repeats: Default::default(),
+            folded: OnceCell::new(),
             lines: OnceCell::new(),
-            repeats: OnceCell::new(),
         }
     }
 
@@ -67,15 +75,19 @@ impl<'a> Features<'a> {
         *self.chars.get_or_init(|| self.text().chars().count())
     }
 
-    /// Words and punctuation, in order; see [`words()`].
+    /// Words and punctuation in order, split for the document's language.
     pub fn words(&self) -> &[Word<'a>] {
-        self.words.get_or_init(|| words(self.text()))
+        self.words_by(Split::of(self.lang()))
     }
 
-    /// xxh3 of each word, in order.
-    pub fn word_hashes(&self) -> &[u64] {
-        self.word_hashes
-            .get_or_init(|| self.words().iter().map(|word| xxhash_rust::xxh3::xxh3_64(word.text.as_bytes())).collect())
+    /// Words and punctuation in order, by a split of the caller's choice.
+    pub fn words_by(&self, split: Split) -> &[Word<'a>] {
+        self.words[split as usize].get_or_init(|| words(self.text(), split))
+    }
+
+    /// Words in lower case without punctuation; see [`FoldedWords`].
+    pub fn folded_words(&self) -> &FoldedWords {
+        self.folded.get_or_init(|| FoldedWords::of(self.text()))
     }
 
     /// Lines as Python's `str.splitlines` gives them.
@@ -83,8 +95,9 @@ impl<'a> Features<'a> {
         self.lines.get_or_init(|| python_lines(self.text()))
     }
 
-    /// Which n-grams of words occur more than once.
-    pub fn repeats(&self) -> &Repeats {
-        self.repeats.get_or_init(|| Repeats::find(self.words(), self.word_hashes()))
+    /// Which n-grams of [`Features::words_by`] occur more than once.
+    pub fn repeats(&self, split: Split) -> &Repeats {
+        let hashes = || self.words_by(split).iter().map(|word| word.hash);
+        self.repeats[split as usize].get_or_init(|| Repeats::find(hashes()))
     }
 }

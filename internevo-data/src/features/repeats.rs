@@ -4,107 +4,113 @@
 //! over, and in ordinary text almost nothing is left after n = 4. An n-gram is named by the pair (its first n-1 words, its last
 //! word), both dense numbers: equal pairs are equal n-grams, there are no hash collisions beyond the 64 bits of a word's hash.
 
-use super::Word;
-
 /// Shortest and longest n that is looked at.
 const SHORTEST: usize = 2;
 const LONGEST: usize = 10;
 
-/// Where n-grams occur that occur more than once.
+/// Where n-grams occur that occur more than once. How much of a text that is, tools count in different ways: `filters/gopher`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repeats {
+    words: usize,
     levels: Vec<Level>,
 }
 
+/// The repeated n-grams of one n.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Level {
     /// Places (indices of words) where a repeated n-gram begins, ascending.
     places: Vec<u32>,
     /// Number of the n-gram at each place; equal numbers are equal n-grams.
     ids: Vec<u32>,
-    /// Distinct n-grams that were numbered.
-    distinct: usize,
-    /// Place and count of the most frequent n-gram; the first of several.
-    top: Option<(u32, u32)>,
+    /// How often the n-gram of each number occurs; 1 for those that are not repeated.
+    counts: Vec<u32>,
 }
 
 impl Repeats {
-    /// Finds the repeated n-grams of `words`; `hashes` are the words' hashes.
-    pub fn find(words: &[Word<'_>], hashes: &[u64]) -> Self {
+    /// Finds the repeated n-grams of words, given by their hashes.
+    pub fn find(hashes: impl ExactSizeIterator<Item = u64>) -> Self {
         let mut table = Table::default();
-        let word_ids = number(hashes.iter().copied(), &mut table).0;
-        let mut before =
-            Level { places: (0..word_ids.len() as u32).collect(), ids: word_ids.clone(), ..Level::default() };
-        let mut levels = Vec::with_capacity(LONGEST - SHORTEST + 1);
+        let (word_ids, counts) = number(hashes, &mut table);
+        let mut levels: Vec<Level> = Vec::with_capacity(LONGEST - SHORTEST + 1);
+        let single = Level { places: (0..word_ids.len() as u32).collect(), ids: word_ids.clone(), counts }.repeated();
         for n in SHORTEST..=LONGEST {
-            let mut level = longer(&before, n, &word_ids, &mut table);
-            if level.top.is_none() && words.len() >= n {
-                level.top = Some((0, 1));
-            }
-            levels.push(level);
-            before.clone_from(levels.last().expect("pushed above"));
+            let before = levels.last().unwrap_or(&single);
+            levels.push(longer(before, n, &word_ids, &mut table));
         }
-        Self { levels }
+        Self { words: word_ids.len(), levels }
     }
 
-    /// Characters (words joined by one space) times occurrences of the most frequent n-gram, the first of several; `None` for
-    /// texts of fewer than `n` words.
+    fn level(&self, n: usize) -> &Level {
+        &self.levels[n - SHORTEST]
+    }
+
+    /// Place and count of the most frequent n-gram, the first of several; `None` for texts of fewer than `n` words.
     ///
     /// # Panics
     /// If `n` is not in 2..=10.
-    pub fn top_chars(&self, n: usize, words: &[Word<'_>]) -> Option<usize> {
-        let (place, count) = self.levels[n - SHORTEST].top?;
-        Some((chars(words, place, n) + n - 1) * count as usize)
+    pub fn top(&self, n: usize) -> Option<(usize, usize)> {
+        let level = self.level(n);
+        let most = level.counts.iter().copied().max().unwrap_or(0);
+        if most < 2 {
+            return (self.words >= n).then_some((0, 1));
+        }
+        let first = level.ids.iter().position(|id| level.counts[*id as usize] == most).expect("it occurs");
+        Some((level.places[first] as usize, most as usize))
     }
 
-    /// Characters of n-grams that occurred before, read from left to right; after each of them the next `n` words are passed
-    /// over, so that no character counts twice.
+    /// Places of the most frequent repeated n-gram; of several the one with the largest `size(place)`. Empty without repetition.
     ///
     /// # Panics
     /// If `n` is not in 2..=10.
-    pub fn duplicate_chars(&self, n: usize, words: &[Word<'_>]) -> usize {
-        let level = &self.levels[n - SHORTEST];
-        let mut seen = vec![false; level.distinct];
-        let (mut next, mut total) = (0, 0);
-        for (&place, &id) in level.places.iter().zip(&level.ids).filter(|_| level.distinct > 0) {
-            if place < next {
-                continue;
-            }
-            if std::mem::replace(&mut seen[id as usize], true) {
-                total += chars(words, place, n);
-                next = place + n as u32;
-            }
-        }
-        total
+    pub fn top_places(&self, n: usize, size: impl Fn(usize) -> usize) -> impl Iterator<Item = usize> {
+        let level = self.level(n);
+        let rank = |at: &usize| (level.counts[level.ids[*at] as usize], size(level.places[*at] as usize));
+        let top = (0..level.ids.len()).max_by_key(rank).map(|at| level.ids[at]);
+        level.places.iter().zip(&level.ids).filter(move |(_, id)| Some(**id) == top).map(|(place, _)| *place as usize)
+    }
+
+    /// Places of repeated n-grams, ascending, each with a number below [`Repeats::numbers`]; equal numbers are equal n-grams.
+    ///
+    /// # Panics
+    /// If `n` is not in 2..=10.
+    pub fn places(&self, n: usize) -> impl Iterator<Item = (usize, usize)> {
+        let level = self.level(n);
+        level.places.iter().zip(&level.ids).map(|(place, id)| (*place as usize, *id as usize))
+    }
+
+    /// See [`Repeats::places`].
+    pub fn numbers(&self, n: usize) -> usize {
+        self.level(n).counts.len()
     }
 }
 
-fn chars(words: &[Word<'_>], place: u32, n: usize) -> usize {
-    words[place as usize..][..n].iter().map(|word| word.chars as usize).sum()
+impl Level {
+    /// Without what occurs once.
+    fn repeated(mut self) -> Self {
+        let mut kept = 0;
+        for at in 0..self.ids.len() {
+            if self.counts[self.ids[at] as usize] > 1 {
+                (self.places[kept], self.ids[kept]) = (self.places[at], self.ids[at]);
+                kept += 1;
+            }
+        }
+        self.places.truncate(kept);
+        self.ids.truncate(kept);
+        self
+    }
 }
 
 /// The repeated n-grams, given the repeated (n-1)-grams.
 fn longer(before: &Level, n: usize, word_ids: &[u32], table: &mut Table) -> Level {
     let complete = before.places.partition_point(|place| *place as usize + n <= word_ids.len());
+    let places = &before.places[..complete];
     let key = |(place, id): (&u32, &u32)| u64::from(*id) << 32 | u64::from(word_ids[*place as usize + n - 1]);
-    let (ids, counts) = number(before.places[..complete].iter().zip(&before.ids).map(key), table);
-    let mut level = Level { distinct: counts.len(), ..Level::default() };
-    let most = counts.iter().copied().max().unwrap_or(0);
-    for (&place, &id) in before.places.iter().zip(&ids) {
-        let count = counts[id as usize];
-        if count > 1 {
-            level.places.push(place);
-            level.ids.push(id);
-        }
-        if count == most && most > 1 && level.top.is_none() {
-            level.top = Some((place, count));
-        }
-    }
-    level
+    let (ids, counts) = number(places.iter().zip(&before.ids).map(key), table);
+    Level { places: places.to_vec(), ids, counts }.repeated()
 }
 
 /// Numbers distinct keys in the order of their first occurrence; also how often each occurs.
-fn number(keys: impl ExactSizeIterator<Item = u64>, table: &mut Table) -> (Vec<u32>, Vec<u32>) {
+pub(super) fn number(keys: impl ExactSizeIterator<Item = u64>, table: &mut Table) -> (Vec<u32>, Vec<u32>) {
     table.reset(keys.len());
     let mut counts: Vec<u32> = Vec::new();
     let ids = keys
@@ -122,7 +128,7 @@ fn number(keys: impl ExactSizeIterator<Item = u64>, table: &mut Table) -> (Vec<u
 
 /// An open-addressing map from keys to numbers, reused for all lengths.
 #[derive(Default)]
-struct Table {
+pub(super) struct Table {
     slots: Vec<(u64, u32)>,
     shift: u32,
 }
@@ -161,48 +167,33 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{HashMap, HashSet};
+    use std::collections::HashMap;
 
     use proptest::prelude::*;
 
-    use crate::{Document, Features, features::Word};
-
-    fn naive_top(words: &[Word<'_>], n: usize) -> Option<usize> {
-        let grams: Vec<Vec<&str>> = words.windows(n).map(|w| w.iter().map(|w| w.text).collect()).collect();
-        let mut counts: HashMap<&[&str], usize> = HashMap::new();
-        grams.iter().for_each(|gram| *counts.entry(gram).or_default() += 1);
-        let most = counts.values().copied().max()?;
-        let first = grams.iter().find(|gram| counts[gram.as_slice()] == most)?;
-        Some(first.join(" ").chars().count() * most)
-    }
-
-    fn naive_duplicates(words: &[Word<'_>], n: usize) -> usize {
-        let texts: Vec<&str> = words.iter().map(|w| w.text).collect();
-        let (mut seen, mut total, mut at) = (HashSet::new(), 0, 0);
-        while at + n <= texts.len() {
-            if seen.insert(&texts[at..at + n]) {
-                at += 1;
-            } else {
-                total += texts[at..at + n].concat().chars().count();
-                at += n;
-            }
-        }
-        total
-    }
+    use super::*;
 
     proptest! {
         #[test]
-        fn repeats_equal_a_quadratic_reference(picks in prop::collection::vec(0usize..5, 0..120), copy in 0usize..60) {
-            const VOCABULARY: [&str; 5] = ["a", "bb", "ccc", "é", "…"];
-            let mut picks = picks;
-            picks.extend_from_within(..copy.min(picks.len()));
-            let text = picks.iter().map(|pick| VOCABULARY[*pick]).collect::<Vec<_>>().join(" ");
-            let document = Document::new("a", text);
-            let features = Features::new(&document);
-            let words = features.words();
+        fn repeats_equal_a_quadratic_reference(picks in prop::collection::vec(0u64..5, 0..120), copy in 0usize..60) {
+            let mut words = picks;
+            words.extend_from_within(..copy.min(words.len()));
+            let repeats = Repeats::find(words.iter().copied());
             for n in 2..=10 {
-                prop_assert_eq!(features.repeats().top_chars(n, words), naive_top(words, n), "top {}", n);
-                prop_assert_eq!(features.repeats().duplicate_chars(n, words), naive_duplicates(words, n), "duplicate {}", n);
+                let mut counts: HashMap<&[u64], usize> = HashMap::new();
+                words.windows(n).for_each(|gram| *counts.entry(gram).or_default() += 1);
+                let expected: Vec<usize> =
+                    (0..(words.len() + 1).saturating_sub(n)).filter(|at| counts[&words[*at..at + n]] > 1).collect();
+                let found: Vec<(usize, usize)> = repeats.places(n).collect();
+                prop_assert_eq!(found.iter().map(|(place, _)| *place).collect::<Vec<_>>(), expected);
+                for (a, b) in found.iter().zip(found.iter().skip(1)) {
+                    prop_assert_eq!(a.1 == b.1, words[a.0..a.0 + n] == words[b.0..b.0 + n]);
+                }
+                let most = counts.values().copied().max();
+                let first = words.windows(n).position(|gram| Some(counts[gram]) == most);
+                prop_assert_eq!(repeats.top(n), first.zip(most));
+                let longest_last = repeats.top_places(n, |place| place).next();
+                prop_assert_eq!(longest_last.map(|at| counts[&words[at..at + n]]), most.filter(|most| *most > 1));
             }
         }
     }

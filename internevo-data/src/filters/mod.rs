@@ -2,53 +2,39 @@
 //!
 //! | filter | rules of |
 //! |---|---|
-//! | `gopher_quality` | Rae et al. 2021, appendix A1.1, as datatrove applies them |
-//! | `gopher_repetition` | the same paper, table A1 |
+//! | `gopher_quality`, `gopher_repetition` | Rae et al. 2021, in the meaning of datatrove, dolma, datamap-rs or RedPajama: `mode` |
+//! | `c4` | Raffel et al. 2020: sentences, policy notices, placeholders |
+//! | `fineweb` | Penedo et al. 2024: line ends, short lines, repeated lines |
 //! | `code_quality` | StarCoder (Li et al. 2023), for source code |
 //! | `char_anomaly` | the InternLM2 report, section 3.1.1: line breaks, characters and punctuation that look wrong |
 //!
-//! Filters for prose leave source code alone and the other way round, so that one chain serves a mixed corpus.
+//! Filters for prose leave source code alone and the other way round, so that one chain serves a mixed corpus. Thresholds by
+//! language are FineWeb-2's (`tables/`).
 
+mod c4;
 mod char_anomaly;
 mod code_quality;
-mod gopher_quality;
-mod gopher_repetition;
+mod fineweb;
+mod gopher;
+mod tables;
 #[cfg(test)]
 mod tests;
 
 pub use self::{
+    c4::{C4, C4Config, KeptLines},
     char_anomaly::{CharAnomaly, CharAnomalyConfig},
     code_quality::{CodeQuality, CodeQualityConfig},
-    gopher_quality::{ChineseQuality, GopherQuality, GopherQualityConfig},
-    gopher_repetition::{ChineseRepetition, GopherRepetition, GopherRepetitionConfig},
+    fineweb::{FineWeb, FineWebConfig},
+    gopher::{
+        GopherMode, GopherQuality, GopherQualityConfig, GopherRepetition, GopherRepetitionConfig, LanguageQuality,
+        RepetitionLimits,
+    },
+    tables::LanguageTable,
 };
 
 use crate::features::Features;
 
-/// Which table of thresholds a document gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Table {
-    English,
-    Chinese,
-    /// Other languages without spaces between words: Chinese thresholds, no stop words.
-    Unspaced,
-    /// Languages without a table: English thresholds, no stop words.
-    Other,
-}
-
-impl Table {
-    /// By the language that the user named, else by the document's; a document without one counts as English, as in datatrove.
-    fn of(forced: Option<&str>, document: &Features<'_>) -> Self {
-        match forced.or(document.lang()) {
-            None | Some("en") => Self::English,
-            Some("zh") => Self::Chinese,
-            Some("ja" | "th" | "lo" | "my" | "km") => Self::Unspaced,
-            Some(_) => Self::Other,
-        }
-    }
-
-    /// Is every character a word of its own?
-    fn is_unspaced(self) -> bool {
-        matches!(self, Self::Chinese | Self::Unspaced)
-    }
+/// The language that the user named, else the document's; `None` counts as English, as in datatrove.
+fn language<'b>(forced: Option<&'b str>, document: &'b Features<'_>) -> Option<&'b str> {
+    forced.or(document.lang())
 }

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::{CodeQuality, GopherQuality, GopherRepetition};
+use super::{C4, CharAnomaly, CodeQuality, FineWeb, GopherQuality, GopherRepetition};
 use crate::{
     Document, Verdict,
     format::code_markdown,
-    testing::{assert_drops, assert_keeps, judge_document},
+    testing::{assert_drops, assert_keeps, assert_sound, judge_document},
 };
 
 /// Eleven words and a full stop, with four stop words.
@@ -50,10 +50,10 @@ fn gopher_quality_measures_symbols_and_lines_by_hand_counted_values() {
 #[test]
 fn marks_count_as_words_in_plain_text_and_as_markup_in_markdown() {
     let text = format!("the of {}", "[`word`](other): ".repeat(60));
-    // Four marks (`[`, a backtick, `)`, `:`) stand beside one word of each link.
+    // To spaCy, each link is `[`, a backtick, `word`](other` and `):`, an emoticon.
     let long_words = "max_mean_word_length = 20.0";
     let plain = judge_document::<GopherQuality>(long_words, &Document::new("test", text.as_str()));
-    assert_eq!(plain, Verdict::drop("gopher_few_letter_words", 62.0 / 302.0));
+    assert_eq!(plain, Verdict::drop("gopher_few_letter_words", 62.0 / 242.0));
     let mut markdown = Document::new("test", text);
     markdown.meta.insert("type".into(), Value::from("markdown"));
     assert_eq!(judge_document::<GopherQuality>(long_words, &markdown), Verdict::Keep);
@@ -63,24 +63,21 @@ fn marks_count_as_words_in_plain_text_and_as_markup_in_markdown() {
 
 #[test]
 fn stop_words_are_asked_of_languages_that_have_a_list() {
+    let none = Verdict::drop("gopher_few_stop_words", 0.0);
     let german = "Haus Garten Berg Fluss Stein Abend Mauer Wiese Wolke Sonne ".repeat(6);
-    assert_eq!(judge_document::<GopherQuality>("", &document("de", &german)), Verdict::Keep);
-    assert_eq!(
-        judge_document::<GopherQuality>("", &document("en", &german)),
-        Verdict::drop("gopher_few_stop_words", 0.0)
-    );
-    let chinese = "他在花园里和朋友们走了很久，看见山上的石头与河水。".repeat(4);
+    assert_eq!(judge_document::<GopherQuality>("", &document("de", &german)), none);
+    assert_eq!(judge_document::<GopherQuality>("", &document("de", &(german.clone() + "die und"))), Verdict::Keep);
+    assert_eq!(judge_document::<GopherQuality>("", &document("tlh", &german)), Verdict::Keep);
+    let own = "[languages.tlh]\nstop_words = ['ghaH', 'je']";
+    assert_eq!(judge_document::<GopherQuality>(own, &document("tlh", &german)), none);
+    assert_eq!(judge_document::<GopherQuality>("", &document("en", &german)), none);
+    let chinese = "他在花园里和朋友们走了很久，看见山上的石头与河水。".repeat(8);
     assert_eq!(judge_document::<GopherQuality>("", &document("zh", &chinese)), Verdict::Keep);
-    assert_eq!(
-        judge_document::<GopherQuality>("", &document("en", &chinese)),
-        Verdict::drop("gopher_short_words", 1.0)
-    );
-    let without = "花园朋友们走很久看见山石头河水".repeat(4);
-    assert_eq!(
-        judge_document::<GopherQuality>("", &document("zh", &without)),
-        Verdict::drop("gopher_few_stop_words", 0.0)
-    );
-    assert_eq!(judge_document::<GopherQuality>("", &document("ja", &without)), Verdict::Keep);
+    // Without spaces, English rules see one word and a mark.
+    let long = Verdict::drop("gopher_short_document", 1.0);
+    assert_eq!(judge_document::<GopherQuality>("", &document("en", &chinese)), long);
+    let without = "花园朋友们走很久看见山石头河水".repeat(12);
+    assert_eq!(judge_document::<GopherQuality>("", &document("zh", &without)), none);
 }
 
 #[test]
@@ -119,7 +116,7 @@ fn gopher_repetition_measures_ngrams_by_hand_counted_values() {
     assert_eq!(drops(no_top, "a b c d e x a b c d e", "duplicate_5_grams"), 5.0 / 21.0);
     assert_eq!(drops(no_top, "a b c d e a b c d e a b c d e", "duplicate_5_grams"), 10.0 / 29.0);
     assert_keeps::<GopherRepetition>(no_top, "a b c d e f a b c d x");
-    assert_keeps::<GopherRepetition>("", "");
+    drops("", "", "gopher_empty");
     assert_keeps::<GopherRepetition>("", &(0..60).map(|i| format!("word{i} ")).collect::<String>());
 }
 
@@ -137,4 +134,20 @@ fn code_is_judged_by_its_own_rules_only_and_without_its_heading_and_fence() {
     assert_eq!(judge("\n<?xml version=\"1.0\"?><aaaaaaaaaaaa/>\n"), Verdict::drop("code_xml", 1.0));
     assert_eq!(judge("\n\n"), Verdict::drop("code_empty", 0.0));
     assert_keeps::<CodeQuality>("", &"a".repeat(5000));
+}
+
+#[test]
+fn every_filter_is_sound_on_awkward_texts_in_every_mode() {
+    for mode in ["datatrove", "dolma", "datamap", "redpajama"] {
+        let settings = format!("mode = '{mode}'");
+        assert_sound::<GopherQuality>(&settings);
+        assert_sound::<GopherRepetition>(&settings);
+    }
+    // With nothing asked of length, the ratios see texts without words.
+    assert_sound::<GopherQuality>("min_words = 0");
+    assert_sound::<C4>("");
+    assert_sound::<C4>("long_line = 10");
+    assert_sound::<FineWeb>("");
+    assert_sound::<CharAnomaly>("");
+    assert_sound::<CodeQuality>("");
 }

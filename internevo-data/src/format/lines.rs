@@ -12,21 +12,11 @@ use std::{
 
 use internevo_core::storage::StorageError;
 
+use super::{RawRecord, RecordReader};
 use crate::document::LineFault;
 
 /// Read buffer in front of the file and of the decoder, bytes.
-const BUFFER_BYTES: usize = 1 << 18;
-
-/// What [`LineReader::next_line`] found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RawLine {
-    /// A line; the buffer holds it without its line end.
-    Line,
-    /// The compressed file is damaged here; the buffer holds what could be read of the line. Nothing follows.
-    Damaged(LineFault),
-    /// No more lines.
-    End,
-}
+pub(super) const BUFFER_BYTES: usize = 1 << 18;
 
 /// Reads non-blank lines of a plain, gzip (`.gz`, any number of members) or zstd (`.zst`, any number of frames) file.
 pub struct LineReader {
@@ -39,9 +29,17 @@ pub struct LineReader {
 }
 
 /// A file that counts what was read of it, below all buffers and decoders.
-struct Counted {
-    file: File,
-    count: Arc<AtomicU64>,
+pub(super) struct Counted {
+    pub file: File,
+    pub count: Arc<AtomicU64>,
+}
+
+impl Seek for Counted {
+    fn seek(&mut self, place: SeekFrom) -> io::Result<u64> {
+        let at = self.file.seek(place)?;
+        self.count.store(at, Ordering::Relaxed);
+        Ok(at)
+    }
 }
 
 impl Read for Counted {
@@ -65,26 +63,38 @@ impl LineReader {
         Ok(Self { source, path: path.to_owned(), stored, line: 0, offset: 0, ended: false })
     }
 
-    /// Number of the line that was read last, from 1.
-    pub fn line(&self) -> u64 {
+    fn seek_plain(&mut self, offset: u64) -> io::Result<u64> {
+        let mut file = File::open(&self.path)?;
+        let place = file.seek(SeekFrom::Start(offset.min(file.metadata()?.len())))?;
+        self.stored.store(place, Ordering::Relaxed);
+        self.source = decoder(&self.path, Counted { file, count: Arc::clone(&self.stored) })?;
+        Ok(place)
+    }
+
+    /// Decoders answer with errors of their own; only the system's carry a code.
+    fn damage(&self, error: io::Error) -> Result<RawRecord, StorageError> {
+        if error.raw_os_error().is_some() || !is_compressed(&self.path) {
+            return Err(StorageError::at("read", &self.path)(error));
+        }
+        Ok(RawRecord::Damaged(LineFault { reason: LineFault::TRUNCATED_ARCHIVE, detail: error.to_string() }))
+    }
+}
+
+impl RecordReader for LineReader {
+    fn record(&self) -> u64 {
         self.line
     }
 
-    /// Bytes consumed so far, after decompression.
-    pub fn offset(&self) -> u64 {
+    /// Bytes of lines, after decompression.
+    fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Bytes of the file read so far, as stored; ahead of [`LineReader::offset`] by what is buffered.
-    pub fn stored_offset(&self) -> u64 {
+    fn stored_offset(&self) -> u64 {
         self.stored.load(Ordering::Relaxed)
     }
 
-    /// Goes to a place that [`LineReader::offset`] and [`LineReader::line`] named earlier.
-    ///
-    /// # Errors
-    /// When the file cannot be read that far.
-    pub fn skip_to(&mut self, offset: u64, line: u64) -> Result<(), StorageError> {
+    fn skip_to(&mut self, offset: u64, line: u64) -> Result<(), StorageError> {
         let skipped = if is_compressed(&self.path) {
             io::copy(&mut self.source.by_ref().take(offset), &mut io::sink())
         } else {
@@ -99,19 +109,8 @@ impl LineReader {
         Ok(())
     }
 
-    fn seek_plain(&mut self, offset: u64) -> io::Result<u64> {
-        let mut file = File::open(&self.path)?;
-        let place = file.seek(SeekFrom::Start(offset.min(file.metadata()?.len())))?;
-        self.stored.store(place, Ordering::Relaxed);
-        self.source = decoder(&self.path, Counted { file, count: Arc::clone(&self.stored) })?;
-        Ok(place)
-    }
-
-    /// Reads the next line that is not blank into `buffer` (replacing its content).
-    ///
-    /// # Errors
-    /// When the system cannot read the file. Damage inside a compressed file is [`RawLine::Damaged`] instead.
-    pub fn next_line(&mut self, buffer: &mut Vec<u8>) -> Result<RawLine, StorageError> {
+    /// Reads the next line that is not blank. Nothing follows damage.
+    fn next_record(&mut self, buffer: &mut Vec<u8>) -> Result<RawRecord, StorageError> {
         while !self.ended {
             buffer.clear();
             let result = self.source.read_until(b'\n', buffer);
@@ -125,7 +124,7 @@ impl LineReader {
                     }
                     buffer.truncate(buffer.trim_ascii_end().len());
                     if !buffer.is_empty() {
-                        return Ok(RawLine::Line);
+                        return Ok(RawRecord::Record);
                     }
                 }
                 Err(error) => {
@@ -135,15 +134,7 @@ impl LineReader {
                 }
             }
         }
-        Ok(RawLine::End)
-    }
-
-    /// Decoders answer with errors of their own; only the system's carry a code.
-    fn damage(&self, error: io::Error) -> Result<RawLine, StorageError> {
-        if error.raw_os_error().is_some() || !is_compressed(&self.path) {
-            return Err(StorageError::at("read", &self.path)(error));
-        }
-        Ok(RawLine::Damaged(LineFault { reason: LineFault::TRUNCATED_ARCHIVE, detail: error.to_string() }))
+        Ok(RawRecord::End)
     }
 }
 
@@ -181,10 +172,10 @@ mod tests {
         let mut reader = LineReader::open(&path).expect("open");
         let (mut found, mut line) = (Vec::new(), Vec::new());
         loop {
-            match reader.next_line(&mut line).expect("readable") {
-                RawLine::Line => found.push((reader.line(), String::from_utf8(line.clone()).expect("UTF-8"))),
-                RawLine::End => return (found, None),
-                RawLine::Damaged(fault) => return (found, Some(fault.reason)),
+            match reader.next_record(&mut line).expect("readable") {
+                RawRecord::Record => found.push((reader.record(), String::from_utf8(line.clone()).expect("UTF-8"))),
+                RawRecord::End => return (found, None),
+                RawRecord::Damaged(fault) => return (found, Some(fault.reason)),
             }
         }
     }
@@ -220,10 +211,10 @@ mod tests {
         std::fs::write(&path, [gz("one\n\ntwo\nthree"), gz("\nfour")].concat()).expect("write");
         let (mut first, mut second) = (LineReader::open(&path).expect("open"), LineReader::open(&path).expect("open"));
         let mut line = Vec::new();
-        first.next_line(&mut line).expect("one");
-        first.next_line(&mut line).expect("two");
-        second.skip_to(first.offset(), first.line()).expect("skip");
-        second.next_line(&mut line).expect("three");
-        assert_eq!((line.as_slice(), second.line()), (b"three".as_slice(), 4));
+        first.next_record(&mut line).expect("one");
+        first.next_record(&mut line).expect("two");
+        second.skip_to(first.offset(), first.record()).expect("skip");
+        second.next_record(&mut line).expect("three");
+        assert_eq!((line.as_slice(), second.record()), (b"three".as_slice(), 4));
     }
 }

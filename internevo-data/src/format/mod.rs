@@ -1,25 +1,39 @@
-//! From files to documents: JSONL in three encodings, HTML, Markdown, plain text and source files become documents with `type`,
+//! From files to documents: JSONL in three encodings, WARC, Parquet, HTML, Markdown, plain text and source files become documents with `type`,
 //! `lang` and `source`; HTML becomes Markdown, source code a fenced block under its path.
 //!
 //! | file | holds |
 //! |---|---|
+//! | `records.rs` | what all readers of files with many documents have in common |
 //! | `lines.rs` | lines of plain, gzip and zstd files |
+//! | `warc.rs`, `http.rs` | the pages of web archives |
+//! | `parquet.rs` | rows of Parquet files (feature `parquet`) |
+//! | `encoding.rs` | bytes to text, and text that was decoded wrongly |
 //! | `html.rs`, `blocks.rs` | the text of HTML pages |
 //! | `source.rs` | source code as Markdown |
 
 mod blocks;
+pub mod encoding;
 mod html;
+mod http;
 mod lines;
+#[cfg(feature = "parquet")]
+mod parquet;
+mod records;
 mod source;
 #[cfg(test)]
 mod tests;
+mod warc;
 
 use serde_json::Value;
 
+#[cfg(feature = "parquet")]
+pub use self::parquet::ParquetReader;
 pub use self::{
     html::{Page, extract},
-    lines::{LineReader, RawLine},
+    lines::LineReader,
+    records::{RawRecord, RecordFormat, RecordReader, open_records},
     source::{code_body, code_markdown, fenced},
+    warc::WarcReader,
 };
 use crate::{
     corpus::{is_source_type, kind_of},
@@ -41,13 +55,18 @@ pub fn raw_document(name: &str, text: String) -> Document {
 /// * `type` `html`: the text is extracted and the type becomes `markdown`;
 /// * `type` of a source language (`rust`, `python`, …): the text becomes Markdown under its path, the type `code`, `lang`
 ///   `code:<language>`;
-/// * other text: CRLF becomes LF.
+/// * other text: CRLF becomes LF;
+/// * a text that was clearly decoded with the wrong encoding ([`encoding::undo_mojibake`]) is repaired, and `repaired` says so.
 ///
 /// `type`, `lang` and `source` are added where they are missing; a `lang` that cannot be told stays missing. Converting twice
 /// changes nothing more.
 pub fn convert(document: &mut Document, forced_lang: Option<&str>, source: &str) {
     let kind = document.field("type").unwrap_or("text").to_owned();
     let mut declared = String::new();
+    if let Some(repaired) = encoding::undo_mojibake(&document.text) {
+        document.text = repaired;
+        set(document, "repaired", "mojibake");
+    }
     if kind == "html" {
         let page = extract(&document.text);
         document.text = page.text;

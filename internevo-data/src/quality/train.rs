@@ -19,7 +19,7 @@ use crate::{
     DataError,
     corpus::{Part, Split, kind_of},
     document::{Document, default_id},
-    format::{LineReader, RawLine},
+    format::{LineReader, RawRecord, RecordReader as _},
     stage::Progress,
 };
 
@@ -144,8 +144,8 @@ fn whole_file(path: &Path, kind: &str) -> Result<Option<Document>, DataError> {
 fn for_lines(path: &Path, take: &mut impl FnMut(Document)) -> Result<(), DataError> {
     let mut reader = LineReader::open(path)?;
     let mut line = Vec::new();
-    while reader.next_line(&mut line)? != RawLine::End {
-        if let Ok(document) = Document::from_line(&line, || default_id(path, reader.line())) {
+    while reader.next_record(&mut line)? != RawRecord::End {
+        if let Ok(document) = Document::from_line(&line, || default_id(path, reader.record())) {
             take(document);
         }
     }

@@ -8,7 +8,7 @@ use std::{
 
 use internevo_core::storage::StorageError;
 
-use crate::{DataError, corpus::kind_of};
+use crate::{DataError, corpus::kind_of, format::RecordFormat};
 
 /// A file of documents.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,10 +26,12 @@ pub struct InputFile {
 impl InputFile {
     /// Does the file hold one document a line?
     pub fn is_jsonl(&self) -> bool {
-        let packed = self.name.strip_suffix(".gz").or_else(|| self.name.strip_suffix(".zst"));
-        let name = packed.unwrap_or(&self.name);
-        // `.json.gz` is how C4 names its JSON lines; a bare `.json` is more often one object over many lines.
-        name.ends_with(".jsonl") || name.ends_with(".ndjson") || (packed.is_some() && name.ends_with(".json"))
+        RecordFormat::of(&self.name) == Some(RecordFormat::Jsonl)
+    }
+
+    /// Does the file hold many documents (JSON lines, WARC, Parquet), or is it one?
+    pub fn holds_records(&self) -> bool {
+        RecordFormat::of(&self.name).is_some()
     }
 }
 
@@ -68,7 +70,7 @@ fn walk(folder: &Path, prefix: &str, output: &Path, found: &mut Vec<InputFile>) 
             walk(&path, &format!("{name}/"), output, found)?;
         } else if metadata.is_file() {
             let file = input_file(path, name, &metadata);
-            if file.is_jsonl() || kind_of(&file.name).is_some() {
+            if file.holds_records() || kind_of(&file.name).is_some() {
                 found.push(file);
             }
         }

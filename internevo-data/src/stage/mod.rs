@@ -26,8 +26,12 @@ pub use self::{
     input::{InputFile, find_inputs, inputs_fingerprint},
     output::{ChunkOutput, Rejection},
     progress::Progress,
-    report::{Example, FilterTotal, StageReport},
+    report::{Example, FilterTotal, RuleTotal, StageReport},
     request::{STAGES, StageRequest},
     run::run_stage,
     writer::{REPORT, StageWriter, finished},
+};
+pub(crate) use self::{
+    reader::{Chunk, ChunkReader, Item},
+    writer::Position,
 };

@@ -64,6 +64,8 @@ impl ChunkOutput {
         self.rejected.push(b'\n');
         self.count(rejection.text.len());
         *self.counts.reasons.entry(rejection.reason.to_owned()).or_default() += 1;
+        let rule = self.counts.rules.entry(rejection.reason.to_owned()).or_default();
+        rule.count(rejection.text.len() as u64, rejection.value);
         self.counts.add_example(rejection.reason, || Example {
             id: rejection.id.to_owned(),
             place: rejection.place.to_owned(),

@@ -1,33 +1,33 @@
 //! Input in chunks of bounded size, each from one output part, with the place that follows it.
 
-use std::ops::Range;
+use std::{ops::Range, path::Path};
 
 use internevo_core::storage::{self, StorageError};
 
 use super::{input::InputFile, writer::Position};
 use crate::{
-    document::LineFault,
-    format::{LineReader, RawLine},
+    document::{Document, LineFault, default_id},
+    format::{self, RawRecord, RecordReader, encoding::decode_declared, open_records},
 };
 
 /// Files that are one document each share an output part up to this size, stored bytes.
 const PART_BYTES: u64 = 64 << 20;
 
-/// A line, or a file that is one document.
+/// A record of a file, or a file that is one document.
 #[derive(Clone, Debug)]
-pub(super) struct Item {
+pub(crate) struct Item {
     /// Index of its file.
     pub file: usize,
-    /// Its line; 0 for a whole file.
+    /// Its number in the file (of a line, for JSONL); 0 for a whole file.
     pub line: u64,
-    /// The archive is damaged here.
+    /// The file is damaged here.
     pub fault: Option<LineFault>,
     bytes: Range<usize>,
 }
 
 /// Some consecutive items of one part.
 #[derive(Debug, Default)]
-pub(super) struct Chunk {
+pub(crate) struct Chunk {
     /// The output part.
     pub part: usize,
     /// The items in order.
@@ -45,6 +45,23 @@ impl Chunk {
         &self.text[item.bytes.clone()]
     }
 
+    /// The document of an item, and whether the item itself names its id.
+    pub fn document(&self, item: &Item, inputs: &[InputFile]) -> Result<(Document, bool), LineFault> {
+        let (file, bytes) = (&inputs[item.file], self.bytes(item));
+        if let Some(fault) = &item.fault {
+            return Err(fault.clone());
+        }
+        if item.line == 0 {
+            return Ok((whole_file(&file.name, bytes)?, false));
+        }
+        let mut named = true;
+        let document = Document::from_line(bytes, || {
+            named = false;
+            default_id(Path::new(&file.name), item.line)
+        })?;
+        Ok((document, named))
+    }
+
     fn push(&mut self, file: usize, line: u64, bytes: &[u8], fault: Option<LineFault>) {
         let start = self.text.len();
         self.text.extend_from_slice(bytes);
@@ -53,11 +70,11 @@ impl Chunk {
 }
 
 /// Reads chunks one after the other.
-pub(super) struct ChunkReader<'a> {
+pub(crate) struct ChunkReader<'a> {
     inputs: &'a [InputFile],
     parts: Vec<usize>,
     position: Position,
-    open: Option<LineReader>,
+    open: Option<Box<dyn RecordReader>>,
     /// Stored bytes of the current file that are in a chunk already.
     stored: u64,
     chunk_bytes: usize,
@@ -75,8 +92,8 @@ impl<'a> ChunkReader<'a> {
         let mut chunk = Chunk { part, ..Chunk::default() };
         while self.parts.get(self.position.file) == Some(&part) && chunk.text.len() < self.chunk_bytes {
             let file = &self.inputs[self.position.file];
-            if file.is_jsonl() {
-                self.read_lines(&mut chunk)?;
+            if file.holds_records() {
+                self.read_records(&mut chunk)?;
             } else {
                 chunk.push(self.position.file, 0, &storage::read(&file.path)?, None);
                 chunk.stored += file.bytes;
@@ -87,22 +104,22 @@ impl<'a> ChunkReader<'a> {
         Ok(Some(chunk))
     }
 
-    fn read_lines(&mut self, chunk: &mut Chunk) -> Result<(), StorageError> {
+    fn read_records(&mut self, chunk: &mut Chunk) -> Result<(), StorageError> {
         let index = self.position.file;
         let mut reader = match self.open.take() {
             Some(reader) => reader,
             None => {
-                let mut reader = LineReader::open(&self.inputs[index].path)?;
+                let mut reader = open_records(&self.inputs[index].path)?;
                 reader.skip_to(self.position.offset, self.position.line)?;
                 reader
             }
         };
         let mut line = Vec::new();
         while chunk.text.len() < self.chunk_bytes {
-            match reader.next_line(&mut line)? {
-                RawLine::Line => chunk.push(index, reader.line(), &line, None),
-                RawLine::Damaged(fault) => chunk.push(index, reader.line(), &line, Some(fault)),
-                RawLine::End => {
+            match reader.next_record(&mut line)? {
+                RawRecord::Record => chunk.push(index, reader.record(), &line, None),
+                RawRecord::Damaged(fault) => chunk.push(index, reader.record(), &line, Some(fault)),
+                RawRecord::End => {
                     chunk.stored += self.inputs[index].bytes.saturating_sub(self.stored);
                     self.stored = 0;
                     self.position = Position { file: index + 1, ..Position::default() };
@@ -110,25 +127,44 @@ impl<'a> ChunkReader<'a> {
                 }
             }
         }
-        self.position = Position { file: index, line: reader.line(), offset: reader.offset() };
+        self.position = Position { file: index, line: reader.record(), offset: reader.offset() };
         let stored = reader.stored_offset();
-        chunk.stored += stored - self.stored;
+        chunk.stored += stored.saturating_sub(self.stored);
         self.stored = stored;
         self.open = Some(reader);
         Ok(())
     }
 }
 
-/// The output part of each input: one per JSONL file, one for each group of neighbouring files that are one document each.
+/// A file that is one document: UTF-8, or what its byte order mark or its own declaration says.
+fn whole_file(name: &str, bytes: &[u8]) -> Result<Document, LineFault> {
+    let fault = |detail| LineFault { reason: LineFault::INVALID_UTF8, detail };
+    match decode_declared(bytes, None) {
+        Some(Ok(decoded)) => {
+            let mut document = format::raw_document(name, decoded.text);
+            if decoded.encoding != "UTF-8" {
+                document.meta.insert("encoding".into(), decoded.encoding.into());
+            }
+            Ok(document)
+        }
+        Some(Err(encoding)) => Err(fault(format!("the file says it is {encoding} and is not"))),
+        None => {
+            let valid = bytes.utf8_chunks().next().map_or(0, |chunk| chunk.valid().len());
+            Err(fault(format!("byte {} of the file is not UTF-8", valid + 1)))
+        }
+    }
+}
+
+/// The output part of each input: one per file of records, one for each group of neighbouring files that are one document each.
 fn parts_of(inputs: &[InputFile]) -> Vec<usize> {
     let (mut part, mut group_bytes) = (0, None::<u64>);
     let mut parts = Vec::with_capacity(inputs.len());
     for (at, file) in inputs.iter().enumerate() {
-        let joins = !file.is_jsonl() && group_bytes.is_some_and(|bytes| bytes + file.bytes <= PART_BYTES);
+        let joins = !file.holds_records() && group_bytes.is_some_and(|bytes| bytes + file.bytes <= PART_BYTES);
         if at > 0 && !joins {
             part += 1;
         }
-        group_bytes = (!file.is_jsonl()).then(|| file.bytes + if joins { group_bytes.unwrap_or(0) } else { 0 });
+        group_bytes = (!file.holds_records()).then(|| file.bytes + if joins { group_bytes.unwrap_or(0) } else { 0 });
         parts.push(part);
     }
     parts

@@ -22,6 +22,9 @@ pub struct StageReport {
     pub bytes_kept: u64,
     /// Rejected documents by reason.
     pub reasons: BTreeMap<String, u64>,
+    /// What each rule rejected, by reason: more than the number that `reasons` has.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rules: BTreeMap<String, RuleTotal>,
     /// CPU time of the process during the stage, seconds.
     pub cpu_seconds: f64,
     /// Time from start to end, seconds; interrupted attempts included.
@@ -57,6 +60,48 @@ pub struct FilterTotal {
     pub seconds: f64,
 }
 
+/// What one rule rejected.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RuleTotal {
+    /// Documents.
+    pub documents: u64,
+    /// Their bytes of text.
+    pub bytes: u64,
+    /// Histogram of what the rule measured in them: lower bound (0, or 1, 2 or 5 times a power of ten) and number of documents,
+    /// ascending.
+    pub values: Vec<(f64, u64)>,
+}
+
+impl RuleTotal {
+    /// Counts a rejected document.
+    pub(super) fn count(&mut self, bytes: u64, value: f64) {
+        self.add(&Self { documents: 1, bytes, values: vec![(lower_bound(value), 1)] });
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.documents += other.documents;
+        self.bytes += other.bytes;
+        for &(bound, count) in &other.values {
+            match self.values.binary_search_by(|(own, _)| own.total_cmp(&bound)) {
+                Ok(at) => self.values[at].1 += count,
+                Err(at) => self.values.insert(at, (bound, count)),
+            }
+        }
+    }
+}
+
+/// The bound of [`RuleTotal::values`] at or below `value`; 0 for what is not positive, not finite or below a millionth.
+fn lower_bound(value: f64) -> f64 {
+    const SMALLEST: i32 = -6;
+    const LARGEST: i32 = 12;
+    let bounds = (SMALLEST..=LARGEST).flat_map(|power| [1.0, 2.0, 5.0].map(|digit| (digit, power)));
+    // Divided, not multiplied, below 1: so 0.2 is the number that is written 0.2.
+    let number = |(digit, power): (f64, i32)| {
+        if power < 0 { digit / 10f64.powi(-power) } else { digit * 10f64.powi(power) }
+    };
+    bounds.map(number).take_while(|bound| value.is_finite() && *bound <= value).last().unwrap_or(0.0)
+}
+
 /// A rejected document, for a reader of the report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Example {
@@ -85,6 +130,9 @@ impl StageReport {
         for (reason, count) in &other.reasons {
             *self.reasons.entry(reason.clone()).or_default() += count;
         }
+        for (reason, total) in &other.rules {
+            self.rules.entry(reason.clone()).or_default().add(total);
+        }
         for total in &other.per_filter {
             match self.per_filter.iter_mut().find(|own| own.filter == total.filter) {
                 None => self.per_filter.push(total.clone()),
@@ -107,5 +155,27 @@ impl StageReport {
         if own.len() < EXAMPLES {
             own.push(example());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_counted_by_the_bound_below_them_whatever_the_order_of_the_parts() {
+        let total = |values: &[f64]| {
+            let mut total = RuleTotal::default();
+            values.iter().for_each(|value| total.count(10, *value));
+            total
+        };
+        let mut one = total(&[0.2, 0.31, 7.0]);
+        let other = total(&[0.0, 0.25, f64::NAN, 49.9]);
+        let mut back = other.clone();
+        one.add(&other);
+        back.add(&total(&[7.0, 0.2, 0.31]));
+        assert_eq!(one, back);
+        assert_eq!(one.values, [(0.0, 2), (0.2, 3), (5.0, 1), (20.0, 1)]);
+        assert_eq!((one.documents, one.bytes), (7, 70));
     }
 }

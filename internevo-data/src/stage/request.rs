@@ -68,7 +68,7 @@ impl StageRequest<'_> {
     pub(super) fn hash(&self, plan: &Plan, inputs: &[InputFile]) -> String {
         let what = match plan {
             Plan::Format => json!(null),
-            Plan::Dedup => json!(self.pipeline.dedup),
+            Plan::Dedup => json!(crate::dedup::result_settings(&self.pipeline.dedup)),
             Plan::Filter(chain) => {
                 let names: Vec<&str> = chain.names().collect();
                 let settings: Vec<_> = names.iter().map(|name| self.pipeline.filter.get(*name)).collect();

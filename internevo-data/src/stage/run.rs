@@ -1,6 +1,6 @@
 //! The run of a stage over its input: chunk by chunk, the documents of a chunk in parallel, the output in the input's order.
 
-use std::{collections::HashSet, path::Path, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use rayon::prelude::*;
 
@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{
     DataError,
-    document::{Document, LineFault, default_id},
+    document::{Document, LineFault},
     features::Features,
     filter::FilterChain,
-    format,
+    format::{self, encoding::escaped},
 };
 
 /// How large the steps of a run are.
@@ -144,7 +144,7 @@ impl<'a> Run<'a> {
     fn chunk(&self, chunk: &Chunk) -> Judged {
         let judge = |items: &[Item]| {
             let mut judged = Judged::default();
-            items.iter().for_each(|item| self.item(item, chunk.bytes(item), &mut judged));
+            items.iter().for_each(|item| self.item(item, chunk, &mut judged));
             judged
         };
         let tasks: Vec<Judged> = chunk.items.par_chunks(TASK_ITEMS).map(judge).collect();
@@ -156,26 +156,17 @@ impl<'a> Run<'a> {
         all
     }
 
-    fn item(&self, item: &Item, bytes: &[u8], judged: &mut Judged) {
-        let file = &self.inputs[item.file];
-        let mut line = (item.line > 0).then_some(bytes);
-        let document = match &item.fault {
-            Some(fault) => Err(fault.clone()),
-            None if item.line == 0 => whole_file(&file.name, bytes),
-            None => Document::from_line(bytes, || {
-                line = None;
-                default_id(Path::new(&file.name), item.line)
-            }),
-        };
+    fn item(&self, item: &Item, chunk: &Chunk, judged: &mut Judged) {
+        let (file, bytes) = (&self.inputs[item.file], chunk.bytes(item));
         let place = format!("{}:{}", file.name, item.line.max(1));
-        match document {
+        match chunk.document(item, self.inputs) {
             Err(fault) => {
                 judged.reject_broken(bytes, &place, &fault);
                 judged.faults.push((item.file, item.line.max(1), fault));
             }
-            Ok(document) => match self.plan {
+            Ok((document, named)) => match self.plan {
                 Plan::Format => self.format(document, &file.name, &place, &mut judged.lines),
-                Plan::Filter(chain) => filter(chain, &document, line, &place, &mut judged.lines),
+                Plan::Filter(chain) => filter(chain, &document, named.then_some(bytes), &place, &mut judged.lines),
                 Plan::Dedup => unreachable!("deduplication does not come here"),
             },
         }
@@ -255,23 +246,4 @@ fn keep(document: &Document, line: Option<&[u8]>, lines: &mut ChunkOutput) {
             lines.keep(&own[..own.len() - 1], document.text.len());
         }
     }
-}
-
-fn whole_file(name: &str, bytes: &[u8]) -> Result<Document, LineFault> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Ok(format::raw_document(name, text.trim_start_matches('\u{feff}').to_owned())),
-        Err(error) => Err(LineFault {
-            reason: LineFault::INVALID_UTF8,
-            detail: format!("byte {} of the file is not UTF-8", error.valid_up_to() + 1),
-        }),
-    }
-}
-
-/// The bytes as text, invalid ones as `\xNN`.
-fn escaped(bytes: &[u8]) -> String {
-    bytes.utf8_chunks().fold(String::with_capacity(bytes.len()), |mut text, chunk| {
-        text.push_str(chunk.valid());
-        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
-        text
-    })
 }

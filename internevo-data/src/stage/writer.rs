@@ -29,7 +29,7 @@ const FOLDERS: [&str; 2] = ["kept", "rejected"];
 
 /// A place between two lines of the input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Position {
+pub(crate) struct Position {
     /// Index of the file.
     pub file: usize,
     /// Lines of it that are done.

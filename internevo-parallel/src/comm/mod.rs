@@ -33,7 +33,7 @@ pub use flight::{RankTrace, write_flight};
 pub use helpers::{agree, gather_bytes};
 pub use local::{LocalOptions, local_world, local_world_with};
 #[cfg(feature = "mpi")]
-pub use mpi::{MpiError, MpiFault, MpiOptions, MpiWorld, mpi_world};
+pub use mpi::{FailureHook, MpiError, MpiFault, MpiOptions, MpiWorld, mpi_world};
 pub use ranks::{RunError, run_ranks, run_ranks_with};
 
 /// A group of ranks that move data between them. A value, not a global: whoever may communicate is handed one.

@@ -165,7 +165,7 @@ impl Names {
             number(vars, variable)?.ok_or(LaunchError::Missing { present: self.rank, missing: variable })
         };
         let (rank, world) = (needed(self.rank)?, needed(self.world)?);
-        let local_rank = self.local_rank.map(|variable| needed(variable)).transpose()?.unwrap_or(0);
+        let local_rank = self.local_rank.map(needed).transpose()?.unwrap_or(0);
         for (rank_variable, rank) in [(self.rank, rank), (self.local_rank.unwrap_or(self.rank), local_rank)] {
             if rank >= world {
                 return Err(LaunchError::OutOfRange { rank_variable, rank, world_variable: self.world, world });

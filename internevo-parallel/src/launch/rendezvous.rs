@@ -63,7 +63,7 @@ pub enum RendezvousError {
 }
 
 /// One handing over.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rendezvous<'a> {
     /// `host:port` of rank 0.
     pub address: &'a str,
@@ -209,7 +209,7 @@ mod tests {
         listener.local_addr().expect("bound").to_string()
     }
 
-    fn meeting(address: &str, purpose: &'static str) -> Rendezvous<'_> {
+    fn meeting<'a>(address: &'a str, purpose: &'a str) -> Rendezvous<'a> {
         Rendezvous { address, world: 4, purpose, patience: Duration::from_secs(20) }
     }
 
@@ -219,7 +219,7 @@ mod tests {
         let id: Vec<u8> = (0..128).collect();
         let meeting = meeting(&address, "nccl");
         let received: Vec<Vec<u8>> = thread::scope(|scope| {
-            let early: Vec<_> = (1..3).map(|rank| scope.spawn(|| meeting.fetch(rank))).collect();
+            let early: Vec<_> = (1..3).map(|rank| scope.spawn(move || meeting.fetch(rank))).collect();
             thread::sleep(5 * PAUSE);
             let server = scope.spawn(|| meeting.serve(&id));
             thread::sleep(5 * PAUSE);

@@ -55,8 +55,10 @@ impl WarmupSchedule {
                 return Err(format!("lr_scheduler.{key} = {ratio}: must lie in [0, 1]"));
             }
         }
-        if !(config.eta_min >= 0.0 && config.eta_min.is_finite() && cx.peak >= 0.0 && cx.peak.is_finite()) {
-            return Err(format!("learning rates must be finite and not negative: {} and {}", cx.peak, config.eta_min));
+        for (key, rate) in [("lr_scheduler.eta_min", config.eta_min), ("adam.lr", cx.peak)] {
+            if !(rate >= 0.0 && rate.is_finite()) {
+                return Err(format!("{key} = {rate}: must be finite and not below 0"));
+            }
         }
         let init_steps = config.init_steps as u64;
         let warmup_steps = (total_steps as f64 * config.warmup_ratio) as u64;
@@ -207,5 +209,17 @@ mod tests {
     fn a_warm_up_longer_than_the_run_is_an_error_that_names_the_steps() {
         let message = WarmupSchedule::new(Shape::Cosine, &config(95, 0.1), &CX).expect_err("too long");
         assert!(message.contains("init_steps = 95") && message.contains("100 steps"), "{message}");
+    }
+
+    #[test]
+    fn a_rate_that_is_no_rate_is_an_error_that_names_the_key() {
+        let refusal = |config: &LrSchedulerConfig, peak: f64| {
+            WarmupSchedule::new(Shape::Wsd, config, &LrContext { peak, ..CX }).expect_err("refused")
+        };
+        let sound = config(0, 0.1);
+        assert!(refusal(&sound, f64::NAN).contains("adam.lr = NaN"));
+        assert!(refusal(&LrSchedulerConfig { eta_min: -1.0, ..sound }, 1e-3).contains("lr_scheduler.eta_min = -1"));
+        let long = LrSchedulerConfig { decay_ratio: 1.5, ..config(0, 0.1) };
+        assert!(refusal(&long, 1e-3).contains("lr_scheduler.decay_ratio = 1.5"));
     }
 }

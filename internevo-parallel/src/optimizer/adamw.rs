@@ -9,11 +9,8 @@ use internevo_core::{
 };
 use rayon::prelude::*;
 
-use super::{Optimizer, OptimizerPlugin, ShardLayout, StepContext};
+use super::{CHUNK, Optimizer, OptimizerPlugin, Segment, ShardLayout, StepContext, settings::Rules};
 use crate::{ParallelError, register_optimizer};
-
-/// Elements one thread updates at a time: four streams of this length fit a second-level cache.
-const CHUNK: usize = 16 * 1024;
 
 /// The `adamw` plugin; its configuration is the section `adam`.
 pub struct AdamWPlugin;
@@ -26,25 +23,13 @@ impl Plugin for AdamWPlugin {
 
 impl OptimizerPlugin for AdamWPlugin {
     fn build(config: AdamConfig, shard: &ShardLayout) -> Result<Box<dyn Optimizer>, PluginError> {
-        let reject = |key: &str, value: f64, rule: &str| PluginError::Build {
-            plugin: Self::NAME,
-            reason: format!("adam.{key} = {value}: {rule}"),
-        };
-        let rate = |key, value: f64| (!(0.0..1.0).contains(&value)).then(|| reject(key, value, "must lie in [0, 1)"));
-        let positive = |key, value: f64| {
-            (!(value >= 0.0 && value.is_finite())).then(|| reject(key, value, "must be finite and not negative"))
-        };
-        let checks = [
-            rate("adam_beta1", config.adam_beta1),
-            rate("adam_beta2", config.adam_beta2),
-            positive("adam_eps", config.adam_eps),
-            positive("weight_decay", config.weight_decay),
-            positive("lr", config.lr),
-        ];
-        match checks.into_iter().flatten().next() {
-            Some(error) => Err(error),
-            None => Ok(Box::new(AdamW::new(&config, shard.len))),
-        }
+        let rules = Rules::of(Self::NAME);
+        rules.rate("adam_beta1", config.adam_beta1)?;
+        rules.rate("adam_beta2", config.adam_beta2)?;
+        rules.not_negative("adam_eps", config.adam_eps)?;
+        rules.not_negative("weight_decay", config.weight_decay)?;
+        rules.not_negative("lr", config.lr)?;
+        Ok(Box::new(AdamW::new(&config, shard.len)))
     }
 }
 
@@ -56,8 +41,8 @@ pub struct AdamW {
     beta1: f64,
     eps: f32,
     weight_decay: f64,
-    exp_avg: Vec<f32>,
-    exp_avg_sq: Vec<f32>,
+    pub(super) exp_avg: Vec<f32>,
+    pub(super) exp_avg_sq: Vec<f32>,
 }
 
 impl AdamW {
@@ -71,25 +56,17 @@ impl AdamW {
             exp_avg_sq: vec![0.0; shard_len],
         }
     }
-}
 
-/// One update's constants, rounded once.
-#[derive(Clone, Copy)]
-struct Constants {
-    decay: f32,
-    beta1: f32,
-    one_minus_beta1: f32,
-    beta2: f32,
-    one_minus_beta2: f32,
-    root_correction2: f32,
-    step_size: f32,
-    eps: f32,
-}
-
-impl Optimizer for AdamW {
-    fn step(&mut self, shard: &mut [f32], grad: &[f32], cx: &StepContext<'_>) -> Result<(), ParallelError> {
+    /// Updates these segments of the shard.
+    pub(super) fn update<'a>(
+        &mut self,
+        segments: impl Iterator<Item = &'a Segment>,
+        shard: &mut [f32],
+        grad: &[f32],
+        cx: &StepContext<'_>,
+    ) {
         let update = cx.update as f64;
-        for segment in &cx.shard.segments {
+        for segment in segments {
             let decay = if segment.decay { self.weight_decay } else { 0.0 };
             let constants = Constants {
                 decay: (cx.lr * decay) as f32,
@@ -109,6 +86,25 @@ impl Optimizer for AdamW {
                 .zip(self.exp_avg_sq[range].par_chunks_mut(CHUNK));
             chunks.for_each(|(((p, g), m), v)| update_chunk(p, g, m, v, constants));
         }
+    }
+}
+
+/// One update's constants, rounded once.
+#[derive(Clone, Copy)]
+struct Constants {
+    decay: f32,
+    beta1: f32,
+    one_minus_beta1: f32,
+    beta2: f32,
+    one_minus_beta2: f32,
+    root_correction2: f32,
+    step_size: f32,
+    eps: f32,
+}
+
+impl Optimizer for AdamW {
+    fn step(&mut self, shard: &mut [f32], grad: &[f32], cx: &StepContext<'_>) -> Result<(), ParallelError> {
+        self.update(cx.shard.segments.iter(), shard, grad, cx);
         Ok(())
     }
 
@@ -134,16 +130,10 @@ fn update_chunk(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], c: Const
 
 #[cfg(test)]
 mod tests {
-    use internevo_core::rng::CounterRng;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::optimizer::testing::Alone;
-
-    fn random(name: &str, len: usize, scale: f64) -> Vec<f32> {
-        let rng = CounterRng::new(5, name);
-        (0..len as u64).map(|i| (rng.normal(i) * scale) as f32).collect()
-    }
+    use crate::optimizer::testing::{Alone, random, relative_error};
 
     #[test]
     fn two_updates_match_the_values_computed_by_hand() {
@@ -180,11 +170,7 @@ mod tests {
                 *p = *p * (1.0 - lr * wd) - lr * m / (v.sqrt() + eps);
             }
         }
-        let (error, norm) = p
-            .iter()
-            .zip(&reference)
-            .fold((0.0, 0.0), |(e, n), (p, r)| (e + (f64::from(*p) - r.0).powi(2), n + r.0 * r.0));
-        let relative = f64::sqrt(error / norm);
+        let relative = relative_error(&p, &reference.iter().map(|r| r.0).collect::<Vec<_>>());
         assert!(relative <= 1e-6, "relative error {relative}");
     }
 
@@ -215,6 +201,6 @@ mod tests {
     fn a_beta_outside_its_range_is_an_error_that_names_the_key() {
         let config = AdamConfig { adam_beta1: 1.0, ..AdamConfig::default() };
         let message = AdamWPlugin::build(config, &ShardLayout::default()).err().expect("refused").to_string();
-        assert!(message.contains("adam.adam_beta1 = 1"), "{message}");
+        assert!(message.contains("`adam_beta1`: 1 must"), "{message}");
     }
 }

@@ -1,22 +1,44 @@
 //! Optimizers on flat shards: the [`Optimizer`] trait, how a crate offers one ([`OptimizerPlugin`],
-//! [`register_optimizer!`](crate::register_optimizer)), and [`AdamW`].
+//! [`register_optimizer!`](crate::register_optimizer)), and the built-in ones:
+//!
+//! | name | state of a matrix of `r x c` | needs of other ranks | settings |
+//! |---|---|---|---|
+//! | `adamw` ([`AdamW`]) | `2 r c` | nothing | `adam` |
+//! | `lion` ([`Lion`]) | `r c` | nothing | `optimizer.settings.lion` |
+//! | `adafactor` ([`Adafactor`]) | `r + c` | sums over rows, columns and parameters | `optimizer.settings.adafactor` |
+//! | `muon` ([`Muon`]) | `r c` | whole matrices | `optimizer.settings.muon` |
+//!
+//! Each gives the same bits in every layout whose gradients are the same bits.
 //!
 //! Not here: reduction, clipping and sharding (`zero/`); an optimizer sees only its own slice.
 
+mod adafactor;
 mod adamw;
+mod exact;
+mod lion;
+mod muon;
+mod settings;
+#[cfg(test)]
+mod testing;
 
 use std::ops::Range;
 
+pub use adafactor::{Adafactor, AdafactorConfig, AdafactorPlugin};
 pub use adamw::{AdamW, AdamWPlugin};
 use internevo_core::{
     config::Config,
     plugin::{Descriptor, Entry, Origin, Plugin, PluginError, Registry, parse_config},
 };
+pub use lion::{Lion, LionConfig, LionPlugin};
+pub use muon::{Muon, MuonAdamConfig, MuonConfig, MuonPlugin};
 
 use crate::{
     ParallelError,
-    state::{Exchange, LocalParam, Piece, Slab},
+    state::{Exchange, LocalParam, ParamSpec, Piece, Slab},
 };
+
+/// Elements one thread updates at a time: four streams of this length fit a second-level cache.
+const CHUNK: usize = 16 * 1024;
 
 /// Updates a rank's shard of the parameters.
 ///
@@ -37,7 +59,8 @@ pub trait Optimizer: Send {
     /// The same buffers for resuming.
     fn state_mut(&mut self) -> Vec<(&'static str, &mut [f32])>;
 
-    /// State that belongs to parameters as a whole (factors of a matrix) and is equal on all ranks that hold a part of them.
+    /// State that belongs to parameters as a whole (factors of a matrix), for every parameter of [`ShardLayout::params`] that has
+    /// any, and equal on all ranks of a copy of the state: any of them may write it into a checkpoint.
     fn whole_state(&self) -> Vec<WholeState<&[f32]>> {
         Vec::new()
     }
@@ -81,6 +104,8 @@ pub struct ShardLayout {
     pub len: usize,
     /// The parts of parameters in it, in order. Elements outside all segments are padding and stay as they are.
     pub segments: Vec<Segment>,
+    /// Every parameter of the model, in its order, also those that have no part here.
+    pub params: Vec<ParamSpec>,
 }
 
 /// One parameter's part of a shard.
@@ -193,18 +218,33 @@ impl OptimizerChoice {
         Ok(choice)
     }
 
-    /// The optimizer of a job: `optimizer.kind`, with section `adam` for `adamw` and defaults for any other.
+    /// The optimizer of a job: `optimizer.kind` with its settings: `adam` for `adamw`, `optimizer.settings.<name>` for any other.
+    /// Tables of other optimizers are not read.
     ///
     /// # Errors
-    /// As [`OptimizerChoice::new`].
+    /// As [`OptimizerChoice::new`], and a table `optimizer.settings.adamw`, which nobody would read.
     pub fn from_config(registry: &Registry<OptimizerEntry>, config: &Config) -> Result<Self, PluginError> {
-        let kind = &config.optimizer.kind;
-        let table = if kind == AdamWPlugin::NAME {
-            toml::Table::try_from(&config.adam).expect("the section came from TOML")
-        } else {
-            registry.get(kind)?.descriptor().default_config()
-        };
+        let (kind, settings) = (&config.optimizer.kind, &config.optimizer.settings);
+        let table = settings.get(kind).and_then(toml::Value::as_table);
+        if kind != AdamWPlugin::NAME {
+            return Self::new(registry, kind, table.cloned().unwrap_or_default());
+        }
+        if table.is_some() {
+            let reason = "takes its settings from section `adam`, not from `optimizer.settings.adamw`".to_owned();
+            return Err(PluginError::Build { plugin: AdamWPlugin::NAME, reason });
+        }
+        let table = toml::Table::try_from(&config.adam).expect("the section came from TOML");
         Self::new(registry, kind, table)
+    }
+
+    /// The key of the configuration that an error of [`OptimizerChoice::from_config`] is about, or the table that it is in: see
+    /// [`Resolved::locate`](internevo_core::config::Resolved::locate).
+    pub fn place(config: &Config, error: &PluginError) -> String {
+        match (error, config.optimizer.kind.as_str()) {
+            (PluginError::Config { .. }, AdamWPlugin::NAME) => "adam".to_owned(),
+            (PluginError::Config { .. } | PluginError::Build { .. }, kind) => format!("optimizer.settings.{kind}"),
+            _ => "optimizer.kind".to_owned(),
+        }
     }
 
     /// Name of the optimizer.
@@ -222,41 +262,51 @@ impl OptimizerChoice {
 }
 
 #[cfg(test)]
-pub(crate) mod testing {
-    //! A rank that holds everything, for tests of update rules.
-
-    use internevo_core::{config::ParallelConfig, layout::ParallelLayout};
-
+mod tests {
     use super::*;
-    use crate::{
-        comm::local_world,
-        state::{ParamSpec, StatePlan},
-    };
 
-    /// Parameters on one rank.
-    pub(crate) struct Alone {
-        pub(crate) shard: ShardLayout,
-        exchange: Exchange,
+    fn config(kind: &str, settings: &str) -> Config {
+        let mut config = Config::default();
+        config.optimizer.kind = kind.into();
+        config.optimizer.settings = toml::from_str(settings).expect("a table");
+        config
     }
 
-    impl Alone {
-        /// Parameters of these names, shapes and decay, one after the other.
-        pub(crate) fn new(params: &[(&str, &[usize], bool)]) -> Self {
-            let spec = |(name, shape, decay): &(&str, &[usize], bool)| ParamSpec {
-                name: (*name).into(),
-                shape: shape.to_vec(),
-                decay: *decay,
-            };
-            let layout = ParallelLayout::new(&ParallelConfig::default(), 1).expect("one rank");
-            let plan = StatePlan::replicated(params.iter().map(spec).collect(), layout, 1 << 30).expect("names differ");
-            let (table, pieces) = plan.pieces(0).expect("names differ");
-            let segments = pieces.iter().map(|p| Segment::of(p, &table.params()[p.param])).collect();
-            let exchange = Exchange::new(&plan, local_world(1).swap_remove(0)).expect("names differ");
-            Self { shard: ShardLayout { len: table.total(), segments }, exchange }
-        }
+    fn refusal(config: &Config) -> String {
+        let registry = Registry::collect().expect("no duplicates");
+        OptimizerChoice::from_config(&registry, config).err().expect("refused").to_string()
+    }
 
-        pub(crate) fn context(&self, lr: f64, beta2: f64, update: u64) -> StepContext<'_> {
-            StepContext { lr, beta2, update, shard: &self.shard, exchange: &self.exchange }
+    #[test]
+    fn every_built_in_optimizer_is_registered_and_builds_from_its_defaults() {
+        let registry = Registry::<OptimizerEntry>::collect().expect("no duplicates");
+        assert_eq!(registry.names().collect::<Vec<_>>(), ["adafactor", "adamw", "lion", "muon"]);
+        for name in registry.names() {
+            let choice = OptimizerChoice::from_config(&registry, &config(name, "")).expect("defaults build");
+            assert_eq!(choice.name(), name);
+            let defaults = registry.get(name).expect("registered").descriptor().default_config();
+            OptimizerChoice::new(&registry, name, defaults).expect("the defaults that are shown can be written down");
         }
+    }
+
+    #[test]
+    fn a_key_or_value_that_does_not_fit_is_an_error_that_names_it() {
+        let message = refusal(&config("lion", "lion.beta = 0.9"));
+        assert!(message.contains("`beta`") && message.contains("`beta1`"), "{message}");
+        let message = refusal(&config("muon", "muon.adam.adam_beta1 = 'x'"));
+        assert!(message.contains("`adam.adam_beta1`") && message.contains("f64"), "{message}");
+        let message = refusal(&config("adafactor", "adafactor.eps1 = 0"));
+        assert!(message.contains("`eps1`: 0 must"), "{message}");
+        let message = refusal(&config("adamw", "adamw.lr = 1.0"));
+        assert!(message.contains("section `adam`"), "{message}");
+        let message = refusal(&config("muno", ""));
+        assert!(message.contains("did you mean `muon`?"), "{message}");
+    }
+
+    #[test]
+    fn the_table_of_another_optimizer_is_not_read() {
+        let registry = Registry::collect().expect("no duplicates");
+        let config = config("lion", "lion.beta1 = 0.95\nmuon.momentum = 7");
+        OptimizerChoice::from_config(&registry, &config).expect("lion's table is sound");
     }
 }

@@ -137,7 +137,7 @@ impl ShardedOptimizer {
         check_equal_start(&plan, &initial, &groups)?;
         let (table, sharding) = (Arc::new(table.clone()), Arc::new(plan.sharding(&table)));
         let segments = pieces.iter().map(|piece| Segment::of(piece, &table.params()[piece.param])).collect();
-        let layout = ShardLayout { len: sharding.shard_len(), segments };
+        let layout = ShardLayout { len: sharding.shard_len(), segments, params: table.specs() };
         let sink = GradientSink::new(&plan, table.clone(), sharding.clone(), groups.clone(), &config);
         Ok(Self {
             optimizer: optimizer.build(&layout)?,

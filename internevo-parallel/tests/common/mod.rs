@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use internevo_core::{
-    config::{AdamConfig, Config, ParallelConfig, Zero1Config},
+    config::{AdamConfig, Config, OptimizerConfig, ParallelConfig, Zero1Config},
     layout::ParallelLayout,
     plugin::Registry,
     rng::CounterRng,
@@ -84,12 +84,17 @@ pub struct Setup {
     pub micro_num: usize,
     pub bucket_bytes: usize,
     pub reduction: ReductionOrder,
+    /// `optimizer.kind`.
+    pub kind: &'static str,
+    /// `optimizer.settings`, as TOML.
+    pub settings: &'static str,
 }
 
 impl Setup {
     pub fn new(ranks: usize, zero1: i64) -> Self {
         let micro_num = MICRO_BATCHES / ranks;
-        Self { ranks, zero1, stage: 1, micro_num, bucket_bytes: 10_000, reduction: ReductionOrder::Tree }
+        let (bucket_bytes, reduction) = (10_000, ReductionOrder::Tree);
+        Self { ranks, zero1, stage: 1, micro_num, bucket_bytes, reduction, kind: "adamw", settings: "" }
     }
 
     pub fn layout(&self) -> ParallelLayout {
@@ -100,16 +105,22 @@ impl Setup {
 
     /// A rank's optimizer at the start of a run.
     pub fn optimizer(&self, comm: Arc<dyn Communicator>) -> Result<ShardedOptimizer, ParallelError> {
-        let adam = AdamConfig { lr: 1e-2, weight_decay: 0.1, ..AdamConfig::default() };
-        let config = Config { adam, ..Config::default() };
         let layout = self.layout();
         let groups = ProcessGroups::new(&layout, comm)?;
-        let choice = OptimizerChoice::from_config(&Registry::collect()?, &config)?;
+        let choice = choice(self.kind, self.settings)?;
         let zero = ZeroConfig { clip_grad_norm: 0.5, reduction: self.reduction, overlap_sync_grad: true };
         let model = Mlp::new();
         let plan = StatePlan::replicated(model.specs(), layout, self.bucket_bytes)?;
         ShardedOptimizer::new(plan, model.0, groups, &choice, zero)
     }
+}
+
+/// The optimizer `kind` with its table in `settings`.
+pub fn choice(kind: &str, settings: &str) -> Result<OptimizerChoice, ParallelError> {
+    let adam = AdamConfig { lr: 1e-2, weight_decay: 0.1, ..AdamConfig::default() };
+    let optimizer = OptimizerConfig { kind: kind.into(), settings: toml::from_str(settings).expect("a table") };
+    let config = Config { adam, optimizer, ..Config::default() };
+    Ok(OptimizerChoice::from_config(&Registry::collect()?, &config)?)
 }
 
 /// Trains from `steps.start` to `steps.end` and returns the gradient norms.

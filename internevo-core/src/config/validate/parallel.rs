@@ -3,7 +3,7 @@
 use super::Rules;
 use crate::{
     config::schema::{Config, ModelConfig},
-    layout::{GroupKind, ParallelLayout},
+    layout::ParallelLayout,
 };
 
 const TENSOR: &str = "parallel.tensor.size";
@@ -14,18 +14,15 @@ pub(super) fn parallel(config: &Config, rules: &mut Rules) {
     rules.check(parallel.pipeline.size <= 1, &["parallel.pipeline.size"], || {
         format!("pipeline parallelism of {} is not supported in this version, set it to 1", parallel.pipeline.size)
     });
-    match ParallelLayout::new(parallel, config.launch.ranks) {
-        Ok(layout) => dimensions(config, &layout, rules),
-        Err(errors) => {
-            for violation in errors.0 {
-                let keys = match violation.key {
-                    "launch.ranks" => vec!["launch.ranks"],
-                    "parallel.tensor.mode" => vec!["parallel.tensor.mode"],
-                    key => vec![key, "launch.ranks"],
-                };
-                rules.check(false, &keys, || violation.message);
-            }
+    if let Err(errors) = ParallelLayout::new(parallel, config.launch.ranks) {
+        for violation in errors.0 {
+            let keys = [violation.key, "launch.ranks"];
+            let keys = if violation.key == "launch.ranks" { &keys[1..] } else { &keys };
+            rules.check(false, keys, || violation.message);
         }
+    }
+    if parallel.tensor.size > 1 {
+        dimensions(config, rules);
     }
     rules.one_of("parallel.weight.forward_overlap_per", &parallel.weight.forward_overlap_per, &["module", "layer"]);
     rules.one_of(
@@ -41,25 +38,21 @@ pub(super) fn parallel(config: &Config, rules: &mut Rules) {
     rules.one_of("hybrid_zero_optimizer.reduction", &config.hybrid_zero_optimizer.reduction, &["tree", "sequential"]);
 }
 
-/// What can be divided as the layout says.
-fn dimensions(config: &Config, layout: &ParallelLayout, rules: &mut Rules) {
-    let tensor = layout.size(GroupKind::Tensor);
-    if tensor == 1 {
-        return;
-    }
-    if layout.is_isp() {
-        sequence_groups(config, layout, rules);
+/// What can be divided as the tensor groups ask.
+fn dimensions(config: &Config, rules: &mut Rules) {
+    let (tensor, grid) = (&config.parallel.tensor, &config.parallel.sequence_2d);
+    let isp = tensor.mode == "isp";
+    let (head, context) = if grid.enable { (grid.head_size, grid.context_size) } else { (tensor.size, 1) };
+    if isp {
+        sequence_groups(config, head, rules);
     } else {
-        divided_layers(&config.model, tensor, rules);
+        divided_layers(&config.model, tensor.size, rules);
     }
-    let splits_tokens = config.parallel.tensor.mode != "mtp";
     let tokens = config.data.seq_len * config.data.micro_bsz;
     // A ring gives every rank two pieces, one from each end.
-    let pieces = match layout.size(GroupKind::SequenceContext) {
-        1 => tensor,
-        context => 2 * context * layout.size(GroupKind::SequenceHead),
-    };
-    rules.check(!splits_tokens || tokens.is_multiple_of(pieces), &["data.seq_len", "data.micro_bsz", TENSOR], || {
+    let pieces = if isp && context > 1 { 2 * context * head } else { tensor.size };
+    let even = tensor.mode == "mtp" || tokens.is_multiple_of(pieces);
+    rules.check(even, &["data.seq_len", "data.micro_bsz", TENSOR], || {
         format!("{tokens} tokens of a micro-batch cannot be cut into {pieces} equal pieces")
     });
 }
@@ -85,8 +78,8 @@ fn divided_layers(model: &ModelConfig, tensor: usize, rules: &mut Rules) {
 }
 
 /// `isp`: heads are exchanged for tokens within a head group.
-fn sequence_groups(config: &Config, layout: &ParallelLayout, rules: &mut Rules) {
-    let (model, head) = (&config.model, layout.size(GroupKind::SequenceHead));
+fn sequence_groups(config: &Config, head: usize, rules: &mut Rules) {
+    let model = &config.model;
     let (heads, kv_heads) = (model.num_attention_heads, model.num_kv_attention_heads);
     let key = if config.parallel.sequence_2d.enable { GRID_HEADS } else { TENSOR };
     rules.check(heads.is_multiple_of(head), &[key, "model.num_attention_heads"], || {

@@ -3,16 +3,17 @@
 //!
 //! A rank announces each of its calls to the group's other ranks by a letter, which says what it called and carries the block
 //! for the reader if that is short. Two ranks whose calls differ find out by comparing letters, before a block moves. Long
-//! blocks follow under a tag that the letter names. Not here: which elements go where (`operation.rs`).
+//! blocks follow under a tag that the letter names. Not here: which elements go where (`operation.rs`), and messages between two
+//! ranks (`messages.rs`).
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     mem::ManuallyDrop,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError, TryRecvError},
+        mpsc::{Receiver, RecvTimeoutError},
     },
     thread,
     time::Duration,
@@ -20,13 +21,15 @@ use std::{
 
 use super::{
     control::Control,
-    letter::{INLINE_BYTES, Letter, Subject},
+    letter::{Letter, Subject},
+    messages::{Mail, Mailbox, Message, Wanted},
     operation::Operation,
     shared::{CallId, Shared},
-    transport::{Memory, MpiFault, Token, Transport},
+    transport::{MpiFault, Token, Transport},
 };
 use crate::comm::{
     Buffer, ElementKind, FailureCause,
+    buffer::on_vector,
     call::{Call, GroupId, Place},
     member::Deposit,
 };
@@ -66,32 +69,8 @@ const EAGER_LOOKS: u32 = 64;
 /// The shortest and the longest sleep between two looks.
 const SLEEPS: Range<Duration> = Duration::from_micros(20)..Duration::from_micros(500);
 
-/// Where a message waits: group, sender, tag.
-type Mailbox = (GroupId, usize, u32);
-
-/// A receive without its message.
-struct Wanted {
-    id: CallId,
-    kind: ElementKind,
-    len: usize,
-}
-
-#[derive(Default)]
-struct Mail {
-    arrived: VecDeque<Letter>,
-    wanted: VecDeque<Wanted>,
-}
-
-/// A message whose block MPI is moving.
-struct Message {
-    memory: Memory,
-    outstanding: usize,
-    /// It comes to this rank.
-    incoming: bool,
-}
-
 /// Why the engine stops.
-enum Stop {
+pub(super) enum Stop {
     /// MPI failed.
     Fault(MpiFault),
     /// The world has failed.
@@ -106,21 +85,21 @@ impl From<MpiFault> for Stop {
     }
 }
 
-type Progress<T = ()> = Result<T, Stop>;
+pub(super) type Progress<T = ()> = Result<T, Stop>;
 
 pub(super) struct Engine {
-    transport: Transport,
-    shared: Arc<Shared>,
+    pub(super) transport: Transport,
+    pub(super) shared: Arc<Shared>,
     control: Arc<Control>,
     commands: Receiver<Command>,
     operations: HashMap<CallId, Operation>,
     calls: HashMap<(GroupId, u64), CallId>,
     /// Letters about calls that this rank has not made yet.
     early: HashMap<(GroupId, u64), Vec<(usize, Letter)>>,
-    mail: HashMap<Mailbox, Mail>,
-    messages: HashMap<CallId, Message>,
-    /// Letters written to each rank.
-    written: Vec<u64>,
+    pub(super) mail: HashMap<Mailbox, Mail>,
+    pub(super) messages: HashMap<CallId, Message>,
+    /// Memory of the last reduction of each kind, for the next one.
+    spare: HashMap<ElementKind, Buffer>,
     leaving: bool,
 }
 
@@ -131,10 +110,9 @@ impl Engine {
         control: Arc<Control>,
         commands: Receiver<Command>,
     ) -> Self {
-        let written = vec![0; transport.ranks()];
         let (operations, calls, early) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let (mail, messages, leaving) = (HashMap::new(), HashMap::new(), false);
-        Self { transport, shared, control, commands, operations, calls, early, mail, messages, written, leaving }
+        let (mail, messages, spare, leaving) = (HashMap::new(), HashMap::new(), HashMap::new(), false);
+        Self { transport, shared, control, commands, operations, calls, early, mail, messages, spare, leaving }
     }
 
     /// Works until every rank has left, then ends MPI; or until the world fails.
@@ -168,7 +146,7 @@ impl Engine {
         loop {
             let moved = self.look()?;
             idle_looks = if moved { 0 } else { idle_looks + 1 };
-            let owing = !self.operations.is_empty() || self.messages.values().any(|message| message.incoming);
+            let owing = !self.operations.is_empty() || self.messages.values().any(Message::is_incoming);
             if self.leaving && !owing {
                 return Ok(());
             }
@@ -178,7 +156,7 @@ impl Engine {
 
     /// The orderly end: says farewell, and takes in what others still send until all have left.
     fn part(&mut self) -> Progress {
-        self.control.left(self.written.clone());
+        self.control.left(self.transport.letters_posted().to_vec());
         let mut idle_looks = 0;
         loop {
             let moved = self.look()?;
@@ -199,11 +177,8 @@ impl Engine {
             return Err(Stop::Failed);
         }
         let mut moved = false;
-        loop {
-            match self.commands.try_recv() {
-                Ok(command) => self.obey(command)?,
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        while let Ok(command) = self.commands.try_recv() {
+            self.obey(command)?;
             moved = true;
         }
         if !self.is_waiting() {
@@ -253,13 +228,13 @@ impl Engine {
     fn obey(&mut self, command: Command) -> Progress {
         match command {
             Command::Post { id, place, sequence, call, deposit } => {
-                self.post(id, Operation::new(place, sequence, call, deposit))
+                let lanes = |kind, len| take_spare(&mut self.spare, kind, len);
+                let operation = Operation::new(place, sequence, call, deposit, lanes);
+                self.post(id, operation)
             }
             Command::Send { id, group, buffer, to, tag } => self.send(id, group, buffer, to, tag),
             Command::Receive { id, group, kind, len, from, tag } => {
-                self.shared.taken_up(id, vec![from]);
-                self.mail.entry((group, from, tag)).or_default().wanted.push_back(Wanted { id, kind, len });
-                self.deliver((group, from, tag))
+                self.await_message((group, from, tag), Wanted { id, kind, len })
             }
             Command::Wake => Ok(()),
             Command::Leave => {
@@ -271,21 +246,19 @@ impl Engine {
         }
     }
 
-    fn write(&mut self, letter: &Letter, to: usize) -> Progress {
-        self.written[to] += 1;
-        Ok(self.transport.post_letter(letter.encode(), to)?)
-    }
-
     /// Announces a call, sends its blocks and meets the ranks that came before.
-    fn post(&mut self, id: CallId, mut operation: Operation) -> Progress {
+    fn post(&mut self, id: CallId, operation: Operation) -> Progress {
         let (group, sequence, call) = (operation.place.group, operation.sequence, operation.call);
         let block_tag = self.transport.tags(2);
+        let operation = self.operations.entry(id).or_insert(operation);
+        operation.spread_tags[operation.place.slot] = block_tag + 1;
         for (slot, rank) in operation.others() {
             let range = operation.outgoing(slot);
             let short = operation.fits_letter(&range);
             let inline = short.then(|| operation.own().read(&range));
             let subject = Subject::Call { sequence, call };
-            self.write(&Letter { group, subject, count: range.len(), block_tag, inline }, rank)?;
+            let letter = Letter { group, subject, count: range.len(), block_tag, inline };
+            self.transport.post_letter(letter.encode(), rank)?;
             if !short {
                 let block = operation.own().block(&range);
                 // SAFETY: the operation owns the memory and is kept until its outstanding requests are done (`block_done`)
@@ -293,13 +266,11 @@ impl Engine {
                 operation.outstanding += unsafe { self.transport.send(block, rank, block_tag, id)? };
             }
         }
-        operation.spread_tags[operation.place.slot] = block_tag + 1;
         self.calls.insert((group, sequence), id);
         let early = self.early.remove(&(group, sequence)).unwrap_or_default();
         let come = |rank: &usize| early.iter().any(|(from, _)| from == rank);
         let missing = operation.others().map(|(_, rank)| rank).filter(|rank| !come(rank)).collect();
         self.shared.taken_up(id, missing);
-        self.operations.insert(id, operation);
         for (from, letter) in early {
             self.meet(id, from, letter)?;
         }
@@ -323,13 +294,7 @@ impl Engine {
                     }
                 }
             }
-            Subject::Message { tag, .. } => {
-                let mailbox = (letter.group, from, tag);
-                let mail = self.mail.entry(mailbox).or_default();
-                mail.arrived.push_back(letter);
-                self.shared.heard(from, mail.wanted.front().map(|wanted| wanted.id));
-                self.deliver(mailbox)
-            }
+            Subject::Message { tag, .. } => self.read_message((letter.group, from, tag), letter),
         }
     }
 
@@ -366,7 +331,8 @@ impl Engine {
             return Ok(());
         }
         if !operation.spreading {
-            operation.combine();
+            // Fresh memory costs more than the additions: the system maps and clears it page by page.
+            self.spare.extend(operation.combine().map(|lanes| (lanes.kind(), lanes)));
             operation.spreading = true;
             let own_tag = operation.spread_tags[operation.place.slot];
             for (slot, rank) in operation.others() {
@@ -395,82 +361,16 @@ impl Engine {
             operation.outstanding -= 1;
             return self.advance(token);
         }
-        let message = self.messages.get_mut(&token).expect("a request belongs to a call or a message");
-        message.outstanding -= 1;
-        if message.outstanding == 0 {
-            let message = self.messages.remove(&token).expect("found above");
-            if message.incoming {
-                self.shared.complete(token, message.memory.into_buffer());
-            }
-        }
+        self.message_block_done(token);
         Ok(())
     }
+}
 
-    fn send(&mut self, id: CallId, group: GroupId, buffer: Buffer, to: usize, tag: u32) -> Progress {
-        let (kind, len) = (buffer.kind(), buffer.len());
-        let memory = Memory::new(buffer);
-        let short = len * memory.width() <= INLINE_BYTES;
-        let inline = short.then(|| memory.read(&(0..len)));
-        let block_tag = self.transport.tags(1);
-        let letter = Letter { group, subject: Subject::Message { tag, kind, len }, count: len, block_tag, inline };
-        self.write(&letter, to)?;
-        if !short {
-            // SAFETY: the memory is kept in `messages` until its requests are done, and nobody writes to it.
-            let outstanding = unsafe { self.transport.send(memory.block(&(0..len)), to, block_tag, id)? };
-            self.messages.insert(id, Message { memory, outstanding, incoming: false });
-        }
-        Ok(())
-    }
-
-    /// Brings together the messages and the receives of a mailbox.
-    fn deliver(&mut self, mailbox: Mailbox) -> Progress {
-        let (_, from, tag) = mailbox;
-        while let Some(mail) = self.mail.get_mut(&mailbox) {
-            if mail.arrived.is_empty() && mail.wanted.is_empty() {
-                self.mail.remove(&mailbox);
-                break;
-            }
-            let (Some(letter), Some(wanted)) = (mail.arrived.front(), mail.wanted.front()) else { break };
-            let Subject::Message { kind, len, .. } = letter.subject else { unreachable!("mail holds messages") };
-            if (kind, len) != (wanted.kind, wanted.len) {
-                let (expected, found) = (format!("{} x {}", wanted.kind, wanted.len), format!("{kind} x {len}"));
-                return Err(Stop::Refused(FailureCause::Message { from, to: self.shared.rank, tag, expected, found }));
-            }
-            let id = wanted.id;
-            let letter = mail.arrived.pop_front().expect("looked at above");
-            mail.wanted.pop_front();
-            self.shared.taken_up(id, Vec::new());
-            self.take(id, from, letter, kind)?;
-        }
-        Ok(())
-    }
-
-    /// Takes in a message's elements.
-    fn take(&mut self, id: CallId, from: usize, letter: Letter, kind: ElementKind) -> Progress {
-        let mut memory = Memory::new(Buffer::zeros(kind, letter.count));
-        let all = 0..letter.count;
-        if let Some(bytes) = letter.inline {
-            memory.write(&all, &bytes);
-            self.shared.complete(id, memory.into_buffer());
-            return Ok(());
-        }
-        // SAFETY: the memory is kept in `messages` until its requests are done, and nobody looks at it before.
-        let outstanding = unsafe { self.transport.receive(memory.block(&all), from, letter.block_tag, id)? };
-        self.messages.insert(id, Message { memory, outstanding, incoming: true });
-        Ok(())
-    }
-
-    /// Receives the blocks of messages that nobody asked for, so that their senders can end.
-    fn discard_unclaimed(&mut self) -> Progress {
-        for ((_, from, _), mail) in std::mem::take(&mut self.mail) {
-            for letter in mail.arrived {
-                let Subject::Message { kind, .. } = letter.subject else { unreachable!("mail holds messages") };
-                let id = self.shared.next_id();
-                self.take(id, from, letter, kind)?;
-            }
-        }
-        Ok(())
-    }
+/// `len` elements of any value.
+fn take_spare(spare: &mut HashMap<ElementKind, Buffer>, kind: ElementKind, len: usize) -> Buffer {
+    let Some(mut buffer) = spare.remove(&kind) else { return Buffer::zeros(kind, len) };
+    on_vector!(&mut buffer, v => v.resize(len, Default::default()));
+    buffer
 }
 
 fn mismatch(operation: &Operation) -> FailureCause {

@@ -8,6 +8,7 @@
 mod control;
 mod engine;
 mod letter;
+mod messages;
 mod operation;
 mod shared;
 mod transport;
@@ -32,6 +33,9 @@ use transport::Transport;
 
 use super::{CommError, Communicator, RunError, call::Place, member::Member, ranks::panic_message};
 
+/// What is done with a failure; see [`MpiOptions::on_failure`].
+pub type FailureHook = Box<dyn Fn(&CommError) + Send + Sync>;
+
 /// Settings of an MPI world.
 pub struct MpiOptions {
     /// How long a call may wait for other ranks to make it before the world fails.
@@ -44,7 +48,7 @@ pub struct MpiOptions {
     pub recorded_calls: usize,
     /// Called once when the world fails, by the thread that notices, before any waiting call returns: `mpirun` kills the
     /// other ranks as soon as one is gone, so a message that must be seen is printed here.
-    pub on_failure: Option<Box<dyn Fn(&CommError) + Send + Sync>>,
+    pub on_failure: Option<FailureHook>,
     /// How long SIGTERM, by which `mpirun` ends a job, is held back so that the failure behind it can be noticed and reported.
     /// `None` leaves the signal to the application.
     pub sigterm_grace: Option<Duration>,

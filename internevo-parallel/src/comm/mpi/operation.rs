@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::{letter::INLINE_BYTES, transport::Memory};
 use crate::comm::{
-    Buffer, ReduceOp,
+    Buffer, ElementKind, ReduceOp,
     buffer::on_vector,
     call::{Call, Place, Verb},
     member::Deposit,
@@ -37,13 +37,24 @@ pub(super) struct Operation {
 }
 
 impl Operation {
-    pub(super) fn new(place: Place, sequence: u64, call: Call, deposit: Deposit) -> Self {
+    /// `lanes` gives the memory for a reduction's blocks: that many elements of any value.
+    pub(super) fn new(
+        place: Place,
+        sequence: u64,
+        call: Call,
+        deposit: Deposit,
+        lanes: impl FnOnce(ElementKind, usize) -> Buffer,
+    ) -> Self {
         let ranks = place.members.len();
         let Route { landing, send, receive, parts } = Route::of(&place, &call, &deposit);
         let mut heard = vec![None; ranks];
         heard[place.slot] = Some(call);
         let own = Memory::new(deposit.buffer);
-        let landing = landing.map(|len| Memory::new(Buffer::zeros(call.kind, len)));
+        let landing = landing.map(|len| match call.verb {
+            Verb::AllReduce(_) | Verb::ReduceScatter(_) => lanes(call.kind, len),
+            _ => Buffer::zeros(call.kind, len),
+        });
+        let landing = landing.map(Memory::new);
         let spread_tags = vec![0; ranks];
         let (outstanding, spreading) = (0, false);
         let mut operation = Self {
@@ -67,7 +78,7 @@ impl Operation {
     fn deliver_to_self(&mut self) {
         let slot = self.place.slot;
         if let Some(landing) = &mut self.landing {
-            landing.write(&self.receive[slot], &self.own.read(&self.send[slot]));
+            landing.copy_from(&self.receive[slot], &self.own, &self.send[slot]);
         }
     }
 
@@ -117,21 +128,22 @@ impl Operation {
         Some((part_for(slot, self.place.slot), part_for(self.place.slot, slot)))
     }
 
-    /// Combines what came in the first exchange, into this rank's part of its own buffer.
-    pub(super) fn combine(&mut self) {
-        let (Verb::AllReduce(op) | Verb::ReduceScatter(op)) = self.call.verb else { return };
+    /// Combines what came in the first exchange, into this rank's part of its own buffer, and gives back the lanes.
+    pub(super) fn combine(&mut self) -> Option<Buffer> {
+        let (Verb::AllReduce(op) | Verb::ReduceScatter(op)) = self.call.verb else { return None };
         let slot = self.place.slot;
         let target = match (&self.parts, self.call.verb) {
             (Some(parts), _) => parts[slot].clone(),
             // The whole buffer, or the part that is all this rank keeps.
             (None, _) => 0..self.receive[slot].len(),
         };
-        let lanes = self.landing.take().expect("a reduction's blocks land in lanes").into_buffer();
-        combine_into(self.own.buffer_mut(), target, lanes, self.place.members.len(), op);
+        let mut lanes = self.landing.take().expect("a reduction's blocks land in lanes").into_buffer();
+        combine_into(self.own.buffer_mut(), target, &mut lanes, self.place.members.len(), op);
         if let Verb::ReduceScatter(_) = self.call.verb {
             let kept = self.receive[slot].len();
             on_vector!(self.own.buffer_mut(), v => v.truncate(kept));
         }
+        Some(lanes)
     }
 
     /// The rank's result, when both exchanges are over.
@@ -141,10 +153,10 @@ impl Operation {
 }
 
 /// Reduces `ranks` equally long lanes, which lie one after the other, into `own[target]`.
-fn combine_into(own: &mut Buffer, target: Range<usize>, lanes: Buffer, ranks: usize, op: ReduceOp) {
+fn combine_into(own: &mut Buffer, target: Range<usize>, lanes: &mut Buffer, ranks: usize, op: ReduceOp) {
     macro_rules! combine {
         ($own:expr, $lanes:expr) => {{
-            let (own, mut lanes) = ($own, $lanes);
+            let (own, lanes) = ($own, $lanes);
             let len = lanes.len() / ranks;
             if len > 0 {
                 let mut lanes: Vec<&mut [_]> = lanes.chunks_exact_mut(len).collect();

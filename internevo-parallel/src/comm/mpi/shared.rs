@@ -27,7 +27,9 @@ pub(super) type CallId = u64;
 struct Entry {
     record: Record,
     posted: Instant,
-    /// World ranks that the engine has not heard from; before it took the call up, all others.
+    /// The other ranks of the call.
+    peers: Vec<usize>,
+    /// Those that the engine has not heard from; before it took the call up, all.
     missing: Vec<usize>,
     /// The engine knows of the call.
     taken_up: bool,
@@ -102,7 +104,7 @@ impl Shared {
     fn enter(
         &self,
         record: Record,
-        missing: Vec<usize>,
+        peers: Vec<usize>,
         command: impl FnOnce(CallId) -> Command,
     ) -> Result<Pending, CommError> {
         let mut state = self.lock();
@@ -113,7 +115,8 @@ impl Shared {
         let (result, receiver) = mpsc::channel();
         let id = state.next_call;
         state.next_call += 1;
-        state.entries.insert(id, Entry { record, posted: Instant::now(), missing, taken_up: false, result });
+        let (posted, missing) = (Instant::now(), peers.clone());
+        state.entries.insert(id, Entry { record, posted, peers, missing, taken_up: false, result });
         self.wake_engine(command(id));
         drop(state);
         let (rank, gone) = (self.rank, "the world was closed before this call was complete");
@@ -218,8 +221,10 @@ impl Shared {
             if let (true, Some(rank)) = (entry.taken_up, entry.missing.iter().find(gone)) {
                 return Some(FailureCause::Left { rank: *rank, waiting, call: call() });
             }
-            let (waited, missing) = (entry.posted.elapsed(), entry.missing.clone());
-            (waited > self.options.timeout).then(|| FailureCause::Timeout { waiting, call: call(), missing, waited })
+            let waited = entry.posted.elapsed();
+            let missing = || if entry.missing.is_empty() { entry.peers.clone() } else { entry.missing.clone() };
+            let timeout = || FailureCause::Timeout { waiting, call: call(), missing: missing(), waited };
+            (waited > self.options.timeout).then(timeout)
         })
     }
 

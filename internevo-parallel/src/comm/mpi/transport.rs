@@ -80,6 +80,15 @@ impl Memory {
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), block.start, block.bytes) };
     }
 
+    /// Copies elements of another memory, `from`, to the elements `to`. No request may be writing those or using these.
+    pub(super) fn copy_from(&mut self, to: &Range<usize>, other: &Self, from: &Range<usize>) {
+        let (to, from) = (self.block(to), other.block(from));
+        assert_eq!(to.bytes, from.bytes, "a block is copied to a place of its size");
+        // SAFETY: both blocks are inside their memories, equally long, and the memories are two allocations, as one is
+        // borrowed mutably.
+        unsafe { ptr::copy_nonoverlapping(from.start, to.start, to.bytes) };
+    }
+
     /// The buffer, when no request uses it.
     pub(super) fn buffer_mut(&mut self) -> &mut Buffer {
         &mut self.buffer
@@ -118,6 +127,8 @@ pub(super) struct Transport {
     requests: Vec<Request>,
     finished: Vec<c_int>,
     next_tag: u32,
+    /// Letters posted to each rank.
+    posted: Vec<u64>,
 }
 
 /// Turns MPI's answer into a result.
@@ -169,7 +180,7 @@ impl Transport {
         let longest = longest.clamp(1, 1 << 30);
         let (rank, ranks) = (rank as usize, ranks as usize);
         let (handles, requests, finished) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { comm, rank, ranks, longest, handles, requests, finished, next_tag: 0 })
+        Ok(Self { comm, rank, ranks, longest, handles, requests, finished, next_tag: 0, posted: vec![0; ranks] })
     }
 
     pub(super) fn rank(&self) -> usize {
@@ -204,10 +215,16 @@ impl Transport {
     /// Sends a letter. Letters of one sender arrive in order.
     pub(super) fn post_letter(&mut self, letter: Vec<u8>, to: usize) -> Result<(), MpiFault> {
         assert!(letter.len() <= LETTER_BYTES, "a letter of {} bytes", letter.len());
+        self.posted[to] += 1;
         let letter = letter.into_boxed_slice();
         let block = Block { start: letter.as_ptr().cast_mut(), bytes: letter.len() };
         // SAFETY: MPI only reads a sent block, and the request keeps the boxed bytes until MPI has finished with them.
         unsafe { self.start_request(block, to, LETTER_TAG, None, Some(letter), Direction::Send) }
+    }
+
+    /// Letters posted to each rank so far.
+    pub(super) fn letters_posted(&self) -> &[u64] {
+        &self.posted
     }
 
     /// Sends a block under a tag of [`Transport::tags`].

@@ -1,0 +1,57 @@
+//! Fuzzes every reader for as long as asked, and names the seed of whatever it finds.
+//!
+//! ```text
+//! cargo run --release -p internevo-data --features parquet --example fuzz_readers -- 10      # minutes for each format
+//! cargo run --release -p internevo-data --features parquet --example fuzz_readers -- 10 a.warc.gz
+//! ```
+
+#[path = "../tests/common/fuzz.rs"]
+mod fuzz;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use fuzz::{FORMATS, mutate, read_all, sound};
+
+/// Seeds of the tests end below this: a run finds what they do not.
+const FIRST_SEED: u64 = 1_000_000;
+/// A file of some kilobytes that takes longer than this is a finding too.
+const SLOW: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let minutes: f64 = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(1.0);
+    let only = arguments.next();
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let mut findings = 0;
+    for format in FORMATS.iter().filter(|format| only.as_ref().is_none_or(|only| only == **format)) {
+        let (path, sound) = (dir.path().join(format), sound(format));
+        let (started, mut seed, mut faulty) = (Instant::now(), FIRST_SEED, 0u64);
+        while started.elapsed().as_secs_f64() < minutes * 60.0 {
+            // Every eighth file is damaged twice over.
+            let mut bytes = sound.clone();
+            mutate(&mut bytes, seed);
+            if seed % 8 == 0 {
+                mutate(&mut bytes, seed ^ 0x5555_5555);
+            }
+            let begun = Instant::now();
+            match catch_unwind(AssertUnwindSafe(|| read_all(&path, &bytes))) {
+                Ok((_, faults)) => faulty += u64::from(faults > 0),
+                Err(_) => {
+                    println!("{format}: seed {seed} panics");
+                    findings += 1;
+                }
+            }
+            if begun.elapsed() > SLOW {
+                println!("{format}: seed {seed} takes {:.1} s", begun.elapsed().as_secs_f64());
+                findings += 1;
+            }
+            seed += 1;
+        }
+        println!("{format}: {} files, {faulty} with faults, {findings} findings so far", seed - FIRST_SEED);
+    }
+    if findings == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,197 @@
+//! Files of every format, damaged at random but reproducibly, and what every reader must do with them: come to an end without a
+//! panic, and give nothing but records and faults. Shared by `tests/readers_fuzz.rs` and `examples/fuzz_readers.rs`.
+
+use std::{fs, io::Write, path::Path};
+
+use internevo_core::rng::CounterRng;
+use internevo_data::{
+    Document,
+    format::{RawRecord, encoding, extract, open_records},
+};
+
+/// The formats, by the ends of their names.
+pub const FORMATS: &[&str] = &[
+    "a.jsonl",
+    "a.jsonl.gz",
+    "a.jsonl.zst",
+    "a.warc",
+    "a.warc.gz",
+    "a.warc.zst",
+    "a.html",
+    #[cfg(feature = "parquet")]
+    "a.parquet",
+];
+
+/// A small sound file of a format.
+pub fn sound(format: &str) -> Vec<u8> {
+    let lines: String =
+        (0..20).map(|i| format!("{{\"id\":\"d{i}\",\"text\":\"Zeile {i} äöü 中文 {}\"}}\n", "x".repeat(i))).collect();
+    let records: Vec<Vec<u8>> = (0..8).map(warc_record).collect();
+    match format {
+        "a.jsonl" => lines.into_bytes(),
+        "a.jsonl.gz" => gz(lines.as_bytes()),
+        "a.jsonl.zst" => zstd::encode_all(lines.as_bytes(), 1).expect("memory"),
+        "a.warc" => records.concat(),
+        "a.warc.gz" => records.iter().flat_map(|record| gz(record)).collect(),
+        "a.warc.zst" => zstd::encode_all(&*records.concat(), 1).expect("memory"),
+        "a.html" => {
+            b"<html lang=de><meta charset=utf-8><body><main><h1>T</h1><p>a <b>b</b><ul><li>c<li>d</ul><pre><code class=\
+            language-rust>fn x() {}</code></pre><table><tr><td>1<td>2</table><blockquote>q</blockquote></main>"
+                .to_vec()
+        }
+        #[cfg(feature = "parquet")]
+        "a.parquet" => parquet_file(),
+        _ => unreachable!("{format}"),
+    }
+}
+
+/// One response of a web archive.
+pub fn warc_record(id: usize) -> Vec<u8> {
+    let page = format!("<html><meta charset=gb2312><p>Page {id} {}</p>", "word ".repeat(20 + 7 * (id % 5)));
+    let http = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{page}\r\n0\r\n\r\n",
+        page.len()
+    );
+    let header = format!(
+        "WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:r{id}>\r\nWARC-Target-URI: http://a.example/{id}\r\n\
+         WARC-Date: 2024-05-01T00:00:00Z\r\nContent-Length: {}\r\n\r\n",
+        http.len()
+    );
+    format!("{header}{http}\r\n\r\n").into_bytes()
+}
+
+/// One gzip member.
+pub fn gz(content: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(content).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+/// A Parquet file with the columns `id`, `text` and `n`.
+#[cfg(feature = "parquet")]
+pub fn parquet_file() -> Vec<u8> {
+    use std::sync::Arc;
+
+    use parquet::{
+        data_type::{ByteArray, ByteArrayType, Int64Type},
+        file::{properties::WriterProperties, writer::SerializedFileWriter},
+        schema::parser::parse_message_type,
+    };
+    let schema = "message d { required binary id (UTF8); required binary text (UTF8); required int64 n; }";
+    let schema = Arc::new(parse_message_type(schema).expect("schema"));
+    let mut bytes = Vec::new();
+    let properties = WriterProperties::builder().set_compression(parquet::basic::Compression::SNAPPY).build();
+    let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(properties)).expect("memory");
+    for group in 0..2i64 {
+        let mut rows = writer.next_row_group().expect("memory");
+        let texts = |prefix: &str| -> Vec<ByteArray> {
+            (0..10).map(|i| ByteArray::from(format!("{prefix}{} 中文", group * 10 + i).into_bytes())).collect()
+        };
+        for column in 0..3 {
+            let mut writer = rows.next_column().expect("memory").expect("a column");
+            match column {
+                0 => writer.typed::<ByteArrayType>().write_batch(&texts("d"), None, None).map(drop),
+                1 => writer.typed::<ByteArrayType>().write_batch(&texts("text "), None, None).map(drop),
+                _ => writer.typed::<Int64Type>().write_batch(&[7; 10], None, None).map(drop),
+            }
+            .expect("memory");
+            writer.close().expect("memory");
+        }
+        rows.close().expect("memory");
+    }
+    writer.close().expect("memory");
+    bytes
+}
+
+/// Damages `bytes` in one to six places: flipped bits, other bytes, cuts, repetitions, and pieces that mean something to a parser.
+pub fn mutate(bytes: &mut Vec<u8>, seed: u64) {
+    const TOKENS: &[&[u8]] = &[
+        b"\n",
+        b"\r\n\r\n",
+        b"WARC/1.0\r\n",
+        b"Content-Length: 99999999999999999999\r\n",
+        b"Content-Length: 18446744073709551615\r\n",
+        b"\x1f\x8b\x08",
+        b"{\"text\":\"",
+        b"\\ud800",
+        b"\xff\xfe",
+        b"\xef\xbb\xbf",
+        b"<meta charset=utf-16>",
+        b"ffffffffffffffff\r\n",
+        b"\0\0\0\0",
+        b"<table><table><table>",
+        b"</body></html>",
+        b"\"id\":1e999,",
+        b"[[[[[[[[",
+    ];
+    let rng = CounterRng::new(seed, "mutate");
+    let mut draws = 0;
+    let mut below = |bound: usize| {
+        draws += 1;
+        rng.below(draws, bound.max(1) as u64) as usize
+    };
+    for _ in 0..1 + below(6) {
+        let length = bytes.len();
+        if length == 0 {
+            return;
+        }
+        let at = below(length);
+        match below(7) {
+            0 => bytes[at] ^= 1 << below(8),
+            1 => bytes[at] = below(256) as u8,
+            2 => bytes.truncate(at),
+            3 => drop(bytes.drain(at..(at + 1 + below(64)).min(length))),
+            4 => {
+                let piece = bytes[at..(at + 1 + below(200)).min(length)].to_vec();
+                let to = below(length);
+                bytes.splice(to..to, piece);
+            }
+            5 => {
+                let token = TOKENS[below(TOKENS.len())];
+                bytes.splice(at..at, token.iter().copied());
+            }
+            _ => {
+                let end = (at + 1 + below(16)).min(length);
+                bytes[at..end].fill(below(256) as u8);
+            }
+        }
+    }
+}
+
+/// Reads a damaged file to its end. Gives records and faults.
+///
+/// # Panics
+/// If a reader panics, does not end, or gives more records than the file could hold.
+pub fn read_all(path: &Path, bytes: &[u8]) -> (usize, usize) {
+    if path.extension().is_some_and(|extension| extension == "html") {
+        if let Ok(decoded) = encoding::decode_page(bytes, None) {
+            let _ = extract(&decoded.text);
+            let _ = encoding::undo_mojibake(&decoded.text);
+        }
+        return (1, 0);
+    }
+    fs::write(path, bytes).expect("write");
+    let mut reader = open_records(path).expect("it can be opened");
+    let (mut buffer, mut records, mut faults) = (Vec::new(), 0, 0);
+    loop {
+        match reader.next_record(&mut buffer).expect("the system reads it") {
+            RawRecord::End => break,
+            RawRecord::Damaged(fault) => {
+                assert!(!fault.detail.is_empty() && !fault.reason.is_empty());
+                faults += 1;
+            }
+            RawRecord::Record => match Document::from_line(&buffer, || "none".into()) {
+                Ok(document) => {
+                    let mut line = Vec::new();
+                    document.write_line(&mut line);
+                    assert_eq!(Document::from_line(&line, String::new).as_ref(), Ok(&document), "it survives writing");
+                    records += 1;
+                }
+                Err(_) => faults += 1,
+            },
+        }
+        assert!(records + faults <= 10 * bytes.len() + 1000, "no end");
+    }
+    assert_eq!(reader.next_record(&mut buffer).expect("the system reads it"), RawRecord::End, "an end is final");
+    (records, faults)
+}
