@@ -139,7 +139,7 @@ pub struct Row {
     pub together: u64,
 }
 
-/// Measures the peak of a second step, when buffers that are kept exist: of one rank without peers, and of all as threads.
+/// Measures the peak of a third step, when buffers that are kept exist: of one rank without peers, and of all as threads.
 ///
 /// # Errors
 /// What stopped a rank.
@@ -161,7 +161,7 @@ pub fn measure(case: &Case) -> Result<Row, Box<dyn std::error::Error + Send + Sy
     Ok(Row { name: case.name, predicted, alone: alone as u64, together: (together / layout.world()) as u64 })
 }
 
-/// Two steps of one rank; the most bytes that lived during the second.
+/// Three steps of one rank; the most bytes that lived during the third.
 fn steps(case: &Case, layout: &ParallelLayout, comm: Arc<dyn Communicator>) -> Result<usize, EngineError> {
     let spec = ModelSpec::from_config(&case.config.model, VOCAB, TOKENS)?;
     let mut engine = Engine::new(&spec, &case.config, layout, comm)?;
@@ -170,7 +170,7 @@ fn steps(case: &Case, layout: &ParallelLayout, comm: Arc<dyn Communicator>) -> R
     batch.cu_seqlens = vec![0, TOKENS as u32 / 2, TOKENS as u32];
     batch.position_ids = (0..TOKENS as u32).map(|i| i % (TOKENS as u32 / 2)).collect();
     let batches = vec![batch; case.config.data.micro_num];
-    for _ in 0..2 {
+    for _ in 0..3 {
         let labels = engine.global_labels(&batches)?;
         restart();
         engine.forward_backward(&batches, labels)?;

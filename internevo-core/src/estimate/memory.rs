@@ -3,8 +3,8 @@
 //! **State.** `P` are the elements of the rank's local vector: its rows or columns of every matrix (1/t with a tensor group that
 //! divides matrices), 1/w of each in a weight group (`isp`, or the ZeRO group in stage 3), and whole norms. It exists twice, as the
 //! optimizer's vector and as the modules' leaves (8P); two moments of the own share (8P/z) and sums of gradients come to it: one
-//! more than doublings of the micro-batches with the tree reduction, two at most without, of 4P each, in stage 2 of 4P/z. Their
-//! buffers are kept from step to step.
+//! more than doublings of the micro-batches with the tree reduction, two at most without, of 4P each, whose buffers are kept from step
+//! to step; in stage 2 of 4P/z each, and two whole buckets.
 //!
 //! **Activations**, in elements per token and block; legend as in `volume.rs`, `s` is the number of ranks that divide tokens
 //! (`t`, but 1 with `mtp`). What each operation saves for its backward:
@@ -93,11 +93,13 @@ pub fn memory(step: &Step, rank: usize) -> MemoryEstimate {
     let (complete, partial) = place.local_elements();
     let local = complete + partial;
     let share = local.div_ceil(place.zero_parts());
-    let sum = if place.adds_up_shares() { share } else { local };
+    let bucket = step.bucket.min(local);
+    // Sums of shares, and whole buckets: filling, and on their way until their shares have landed.
+    let (sum, whole) = if place.adds_up_shares() { (share, IN_FLIGHT * bucket) } else { (local, 0) };
     let state = MemoryEstimate {
         parameters: F32 * local,
         local_vector: F32 * local,
-        gradients: F32 * gradient_sums(step) * sum,
+        gradients: F32 * (gradient_sums(step) * sum + whole),
         optimizer: F32 * MOMENTS * share,
         ..MemoryEstimate::default()
     };

@@ -280,7 +280,8 @@ fn zero_stages_divide_what_they_say() {
     let norms = (2 * SHAPE.layers + 1) * SHAPE.hidden;
     let (one, two, three) = (bytes(1, 1), bytes(2, 1), bytes(3, 1));
     assert_eq!((one.parameters, one.gradients, one.optimizer), (4 * total, 4 * total, total));
-    assert_eq!((two.parameters, two.gradients, two.optimizer), (4 * total, total / 2, total));
+    let buckets = 2 * 4 * total;
+    assert_eq!((two.parameters, two.gradients, two.optimizer), (4 * total, total / 2 + buckets, total));
     let shard = (total - norms) / 8 + norms;
     assert_eq!((three.local_vector, three.gradients, three.optimizer), (4 * shard, 4 * shard, 8 * shard));
     assert_eq!(three.parameters, 4 * shard, "the leaves are shares, too");

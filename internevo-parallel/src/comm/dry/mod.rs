@@ -2,7 +2,8 @@
 //! length, so that a configuration for thousands of ranks runs on a laptop, one rank at a time, and its communication is counted.
 //!
 //! Values are this rank's own: a sum is its own summand, gathered parts are its own part repeated. Losses and weights therefore
-//! mean nothing; lengths, groups, order of calls and volume do.
+//! mean nothing; lengths, groups, order of calls, volume and memory do: as on other hosts, the result of a reduction is in the
+//! buffer that was given.
 //!
 //! Here too: [`record`], which counts the calls of any backend. Not here: predicting the counts (`internevo_core::volume`).
 
@@ -101,7 +102,13 @@ impl Engine for Dry {
         let part = call.len / ranks;
         Ok(Pending::ready(match call.verb {
             Verb::AllReduce(_) | Verb::Broadcast { .. } | Verb::Barrier => buffer,
-            Verb::ReduceScatter(_) => on_vector!(buffer, v => v[slot * part..][..part].to_vec().into()),
+            Verb::ReduceScatter(_) => {
+                on_vector!(&mut buffer, v => {
+                    v.copy_within(slot * part..(slot + 1) * part, 0);
+                    v.truncate(part);
+                });
+                buffer
+            }
             Verb::AllGather => {
                 self.affordable(place, call, call.kind, call.len.saturating_mul(ranks))?;
                 on_vector!(buffer, v => v.repeat(ranks).into())
