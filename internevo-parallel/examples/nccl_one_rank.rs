@@ -10,8 +10,7 @@ use internevo_parallel::comm::{
     Counts, ReduceOp,
     conformance::{self, Violation},
     nccl::{
-        DeviceCommunicator, DeviceType, Nccl, NcclCommunicator, NcclId, NcclOptions, RawSlice, RawStream, diagnose,
-        locate,
+        DeviceCommunicator, DeviceType, Nccl, NcclId, NcclOptions, NcclWorld, RawSlice, RawStream, diagnose, locate,
     },
 };
 
@@ -39,8 +38,8 @@ fn prove() -> Result<(), Box<dyn Error>> {
     conformance::run(|body| {
         let world = |e: &dyn Error| Violation::World(e.to_string());
         let id = nccl.unique_id().map_err(|e| world(&e))?;
-        let comm = NcclCommunicator::new(&nccl, id, 0, 1, NcclOptions::default()).map_err(|e| world(&e))?;
-        body(std::sync::Arc::new(comm))
+        let rank = NcclWorld::new(&nccl, id, 0, 1, NcclOptions::default()).map_err(|e| world(&e))?;
+        body(rank.communicator())
     })?;
     // As the bytes travel between processes.
     let id = NcclId::from_bytes(&nccl.unique_id()?.to_bytes())?;

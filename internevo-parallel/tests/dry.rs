@@ -93,7 +93,6 @@ fn the_optimizer_sends_what_the_formulas_predict() {
             config.data.micro_num = 3;
             let Ok(layout) = ParallelLayout::new(&config.parallel, world) else { continue };
             let mut step = Step::from_config(&config, layout.clone(), 640);
-            step.zero_stage = stage as u8;
             (
                 step.shape.hidden,
                 step.shape.layers,

@@ -1,11 +1,10 @@
 //! Bytes of one rank, item by item, for the engine as it is: f32 throughout, fused kernels, AdamW.
 //!
 //! **State.** `P` are the elements of the rank's local vector: its rows or columns of every matrix (1/t with a tensor group that
-//! divides matrices), 1/w of each in a weight group (`isp`, or the ZeRO group in stage 3), and whole norms. The optimizer keeps that
-//! vector (4P), two moments of its share (8P/z), and sums of gradients: one more than doublings of the micro-batches with the tree
-//! reduction, two at most without; of 4P each, in stage 2 of 4P/z.
-//! The modules' leaves are a second copy (4P), unless weights are gathered: then two blocks of whole weights live, the one in use
-//! and the one asked for.
+//! divides matrices), 1/w of each in a weight group (`isp`, or the ZeRO group in stage 3), and whole norms. It exists twice, as the
+//! optimizer's vector and as the modules' leaves (8P); two moments of the own share (8P/z) and sums of gradients come to it: one
+//! more than doublings of the micro-batches with the tree reduction, two at most without, of 4P each, whose buffers are kept from step
+//! to step; in stage 2 of 4P/z each, and two whole buckets.
 //!
 //! **Activations**, in elements per token and block; legend as in `volume.rs`, `s` is the number of ranks that divide tokens
 //! (`t`, but 1 with `mtp`). What each operation saves for its backward:
@@ -19,29 +18,33 @@
 //! | swiglu | gate and up | 2f/t |
 //! | `w2` | its input | f/t |
 //!
-//! Rotary works in place, residual additions and weights save nothing. Recomputing attention drops its rows and those of `wo`, and
-//! keeps the input of `wqkv` as this rank's tokens; recomputing a block leaves its input, h/s. While a block is replayed, one
-//! block's activations exist besides.
-//! Measured by counting what a forward leaves allocated (default model, 2048 tokens, two blocks against six): 3916.3 elements per
-//! token and block, where the table gives 3914; with the head, 0.07 % more than this file says.
+//! Rotary works in place, residual additions and weights save nothing. Recomputing attention leaves its norm's input and what `wo`
+//! projects; recomputing a block leaves its input, h/s. While it is replayed, its activations exist besides.
 //!
-//! The last stage keeps the final norm's input and, because the fused head makes both gradients in the forward, T·h and V·h/t.
+//! **The peak** is the largest of three moments:
+//!
+//! | moment | beside state and activations |
+//! |---|---|
+//! | head | final norm, T·h and V·h/t of gradients, which the fused head makes in the forward, and a chunk of logits or, where they are gathered, all of them twice |
+//! | backward of the last block | the gradients of its residual stream, of a region's input and of gate and up; with replay its activations; a weight's gradient |
+//! | update | no activations: the share's gradient and parameters, two buckets on their way |
+//!
+//! Whole weights that are gathered: the head with the head, two matrices in the backward, two blocks of them where blocks are
+//! replayed. Two of their gradients are on their way besides.
 //!
 //! A stage of a 1F1B pipeline of p stages holds the activations of p - stage micro-batches (Narayanan et al. 2021, 2.2.1), an
 //! interleaved one those of 2(p - stage - 1) + (chunks - 1)p + 1 chunks (as Megatron's warm-up).
 //!
-//! Not counted: a micro-batch's gradients between the tape and their sums (up to 4P where the tape hands over all of them at its
-//! end), tiles and chunks inside kernels, the batch itself, the allocator's slack, code.
+//! Not counted: tiles inside kernels, the batch itself, the allocator's slack, code. Measured: `benches/tests/memory.rs`.
 
 use serde::Serialize;
 
-use super::{F32, Place, Recomputed, Step, TensorMode};
-use crate::layout::GroupKind;
+use super::{F32, Place, Recomputed, Step, TensorMode, loss_chunk};
 
 /// Buckets, or whole weights' gradients, on their way at a time.
 const IN_FLIGHT: u64 = 2;
-/// Blocks of gathered weights at a time: in use, and asked for.
-const GATHERED_BLOCKS: u64 = 2;
+/// Matrices, or where blocks are replayed blocks of them, that are gathered at a time: in use, and asked for.
+const GATHERED: u64 = 2;
 /// AdamW's moments.
 const MOMENTS: u64 = 2;
 
@@ -52,27 +55,32 @@ pub struct MemoryEstimate {
     pub parameters: u64,
     /// The optimizer's vector of parameters.
     pub local_vector: u64,
-    /// Whole weights, gathered from their shards.
-    pub gathered: u64,
     /// Sums of gradients.
     pub gradients: u64,
     /// Moments of this rank's share.
     pub optimizer: u64,
+    /// Whole weights, gathered from their shards.
+    pub gathered: u64,
     /// Saved by the blocks for their backward, over all micro-batches in flight.
     pub activations: u64,
     /// A replayed block's activations.
     pub replay: u64,
     /// Final norm and head.
     pub head: u64,
-    /// Buckets on their way.
+    /// Gradients of activations and of a weight inside the backward.
+    pub backward: u64,
+    /// What this rank's share of the state is updated with.
+    pub update: u64,
+    /// Messages on their way: buckets, or whole weights' gradients.
     pub communication: u64,
 }
 
 impl MemoryEstimate {
     /// All of it.
     pub fn total(&self) -> u64 {
-        let state = self.parameters + self.local_vector + self.gathered + self.gradients + self.optimizer;
-        state + self.activations + self.replay + self.head + self.communication
+        let state = self.parameters + self.local_vector + self.gradients + self.optimizer;
+        let pass = self.gathered + self.activations + self.replay + self.head + self.backward;
+        state + pass + self.update + self.communication
     }
 }
 
@@ -82,41 +90,100 @@ impl MemoryEstimate {
 /// If the rank is outside the layout's world.
 pub fn memory(step: &Step, rank: usize) -> MemoryEstimate {
     let place = Place::new(step, rank);
-    let block = Block::new(&place);
     let (complete, partial) = place.local_elements();
     let local = complete + partial;
-    let (_, sharded_over) = place.weight_group();
-    let tokens = |elements: f64| (elements * step.tokens as f64 * F32 as f64).round() as u64;
-    let kept =
-        block.kept(step.recomputed) * (place.blocks - place.replayed) as f64 + block.input * place.replayed as f64;
-    MemoryEstimate {
-        parameters: F32 * if sharded_over > 1 { place.norms } else { local },
+    let share = local.div_ceil(place.zero_parts());
+    let bucket = step.bucket.min(local);
+    // Sums of shares, and whole buckets: filling, and on their way until their shares have landed.
+    let (sum, whole) = if place.adds_up_shares() { (share, IN_FLIGHT * bucket) } else { (local, 0) };
+    let state = MemoryEstimate {
+        parameters: F32 * local,
         local_vector: F32 * local,
-        gathered: if sharded_over > 1 { F32 * gathered(&place) } else { 0 },
-        gradients: F32
-            * gradient_sums(step)
-            * if accumulates_shares(&place) { local.div_ceil(place.zero_parts()) } else { local },
-        optimizer: F32 * MOMENTS * local.div_ceil(place.zero_parts()),
-        activations: tokens(kept * in_flight(&place)),
-        replay: tokens(block.replayed(step.recomputed, place.replayed)),
-        head: if place.is_last() { head(&place) } else { 0 },
-        communication: F32 * communication(&place, local),
+        gradients: F32 * (gradient_sums(step) * sum + whole),
+        optimizer: F32 * MOMENTS * share,
+        ..MemoryEstimate::default()
+    };
+    let moments = [at_head(&place, state), at_backward(&place, state), at_update(&place, state, local, share)];
+    moments.into_iter().max_by_key(MemoryEstimate::total).expect("there are three moments")
+}
+
+/// Bytes of `elements` f32 per token of a micro-batch.
+fn per_token(place: &Place<'_>, elements: f64) -> u64 {
+    (elements * place.step.tokens as f64 * F32 as f64).round() as u64
+}
+
+fn at_head(place: &Place<'_>, state: MemoryEstimate) -> MemoryEstimate {
+    let (s, tokens) = (&place.step.shape, place.step.tokens);
+    if !place.is_last() {
+        return state;
+    }
+    let matrix = place.share(s.vocab) * s.hidden;
+    // With divided sequences each rank has the loss of its own tokens, otherwise that of all of them.
+    let rows = if place.is_isp() { place.own_tokens() } else { tokens };
+    let chunk = rows.min(loss_chunk(s.vocab.div_ceil(place.matrix_parts())));
+    let divided = place.tensor() > 1 && !place.is_isp();
+    let (gradients, logits) = match place.step.gathers_logits && divided {
+        true => (0, rows * (2 * s.vocab + place.share(s.vocab))),
+        false => (rows * s.hidden + matrix, chunk * place.share(s.vocab)),
+    };
+    let gathered_input = if place.step.mode.divides_tokens() && divided { rows * s.hidden } else { 0 };
+    let norm = place.own_tokens() * (2 * s.hidden + 1);
+    MemoryEstimate {
+        activations: activations(place),
+        head: F32 * (norm + gathered_input + gradients + logits),
+        gathered: if place.weight_group().1 > 1 { F32 * matrix } else { 0 },
+        ..state
     }
 }
 
-/// Elements per token that a block's operations save.
+fn at_backward(place: &Place<'_>, state: MemoryEstimate) -> MemoryEstimate {
+    let (block, sharded) = (Block::new(place), place.weight_group().1 > 1);
+    let matrices = block_matrices(place);
+    let (largest, all) = (matrices.iter().copied().max().unwrap_or(0), matrices.iter().sum::<u64>());
+    // What the last block needs is the most: there all others' activations exist.
+    let replayed = place.blocks > 0 && place.replayed == place.blocks;
+    let gathered = if replayed { GATHERED.min(place.blocks) * all } else { GATHERED * largest };
+    MemoryEstimate {
+        activations: activations(place),
+        replay: if replayed { per_token(place, block.all() - block.input) } else { 0 },
+        backward: per_token(place, block.gradients) + F32 * largest,
+        gathered: if sharded { F32 * gathered } else { 0 },
+        communication: if sharded { F32 * IN_FLIGHT * largest } else { 0 },
+        ..state
+    }
+}
+
+fn at_update(place: &Place<'_>, state: MemoryEstimate, local: u64, share: u64) -> MemoryEstimate {
+    let bucket = place.step.bucket.min(local);
+    // Shares of several buckets are put one after the other; a single one is used where it is.
+    let gradient = if local > place.step.bucket { share } else { 0 };
+    let (parameters, travelling) = if place.zero_parts() > 1 { (share, IN_FLIGHT * bucket) } else { (0, 0) };
+    MemoryEstimate { update: F32 * (gradient + parameters), communication: F32 * travelling, ..state }
+}
+
+/// Bytes that the blocks of the stage keep between forward and backward.
+fn activations(place: &Place<'_>) -> u64 {
+    let block = Block::new(place);
+    let (kept, replayed) = ((place.blocks - place.replayed) as f64, place.replayed as f64);
+    let all = block.kept(place.step.recomputed) * kept + block.input * replayed;
+    per_token(place, all * in_flight(place))
+}
+
+/// Elements per token of one block.
 struct Block {
     /// The block's input: the residual stream.
     input: f64,
-    /// Both norms, the residual stream between attention and feed-forward among them.
-    norms: f64,
+    /// 1/rms.
+    inverse: f64,
     /// The inputs of the column-parallel matrices, each.
     normed: f64,
-    /// One of them as this rank's tokens only.
-    own_normed: f64,
-    /// qkv, output, log-sum-exp, and the input of `wo` where it is another tensor.
+    /// What `wo` projects.
+    output: f64,
+    /// What attention saves, and the input of `wo` where it is another tensor.
     attention: f64,
     feed_forward: f64,
+    /// Gradients in the backward of the feed-forward: of the residual stream, of a region's input, of gate and up.
+    gradients: f64,
 }
 
 impl Block {
@@ -126,36 +193,33 @@ impl Block {
         let (group, token_parts) = (place.tensor() as f64, place.token_parts() as f64);
         let (qkv, output) = (((s.heads + 2 * s.kv_heads) * s.head_dim) as f64, (s.heads * s.head_dim) as f64);
         let exchanged = if place.is_isp() && place.tensor() > 1 { output } else { 0.0 };
-        let own_normed = hidden / token_parts;
-        let gathered = place.step.mode == TensorMode::Msp;
+        let input = hidden / token_parts;
+        let region = if place.is_isp() { input } else { hidden };
         Self {
-            input: hidden / token_parts,
-            norms: 2.0 * (hidden + 1.0) / token_parts,
-            normed: if gathered { hidden } else { own_normed },
-            own_normed,
+            input,
+            inverse: 1.0 / token_parts,
+            normed: if place.step.mode == TensorMode::Fsp { input } else { region },
+            output: output / group,
             attention: (qkv + output + heads + exchanged) / group,
             feed_forward: 3.0 * ffn / group,
+            gradients: input + region + 2.0 * ffn / group,
         }
     }
 
     fn all(&self) -> f64 {
-        self.norms + 2.0 * self.normed + self.attention + self.feed_forward
+        2.0 * (self.input + self.inverse + self.normed) + self.attention + self.feed_forward
+    }
+
+    /// What recomputing attention does not keep.
+    fn inside_attention(&self) -> f64 {
+        self.inverse + self.normed + self.attention - self.output
     }
 
     /// Between forward and backward, for a block that is not replayed as a whole.
     fn kept(&self, recomputed: Recomputed) -> f64 {
         match recomputed {
-            Recomputed::Attention => self.norms + self.own_normed + self.normed + self.feed_forward,
+            Recomputed::Attention => self.all() - self.inside_attention(),
             _ => self.all(),
-        }
-    }
-
-    /// Besides what is kept, while the backward runs a forward again.
-    fn replayed(&self, recomputed: Recomputed, blocks: u64) -> f64 {
-        match recomputed {
-            Recomputed::Attention => self.attention + self.normed,
-            Recomputed::Blocks(_) if blocks > 0 => self.all(),
-            _ => 0.0,
         }
     }
 }
@@ -167,40 +231,13 @@ fn in_flight(place: &Place<'_>) -> f64 {
     held.min(place.step.micro_batches * chunks) as f64 / chunks as f64
 }
 
-fn head(place: &Place<'_>) -> u64 {
-    let s = &place.step.shape;
-    let norm = place.own_tokens() * (s.hidden + 1);
-    let gradients = place.step.tokens * s.hidden / if place.is_isp() { place.tensor() } else { 1 }
-        + s.vocab * s.hidden / place.matrix_parts();
-    F32 * (norm + gradients)
-}
-
-/// Elements of whole weights at a time: two blocks, or an embedding or head if that is more.
-fn gathered(place: &Place<'_>) -> u64 {
-    let s = &place.step.shape;
-    let layer = (2 * (s.heads + s.kv_heads) * s.head_dim + 3 * s.ffn) * s.hidden / place.matrix_parts();
-    (GATHERED_BLOCKS.min(place.blocks) * layer).max(largest(place))
-}
-
-fn largest(place: &Place<'_>) -> u64 {
-    place.matrices.iter().map(|matrix| matrix.elements).max().unwrap_or(0)
+/// Elements of each matrix of a block, whole as far as a weight group is concerned.
+fn block_matrices(place: &Place<'_>) -> Vec<u64> {
+    place.matrices.iter().take(if place.blocks > 0 { super::BLOCK_MATRICES } else { 0 }).map(|m| m.elements).collect()
 }
 
 /// Partial sums of gradients that exist at a time.
 fn gradient_sums(step: &Step) -> u64 {
     let doublings = u64::from(step.micro_batches.max(1).ilog2());
     if step.tree { doublings + 1 } else { 1 + doublings.min(1) }
-}
-
-/// Whether only the own share of each bucket's gradient is added up.
-fn accumulates_shares(place: &Place<'_>) -> bool {
-    place.step.zero_stage == 2
-}
-
-/// Elements of messages under way: buckets of parameters or gradients, or whole weights' gradients.
-fn communication(place: &Place<'_>, local: u64) -> u64 {
-    let equals = place.step.size(GroupKind::Zero1) * place.step.size(GroupKind::Zero1Replica);
-    let buckets = if equals > 1 { IN_FLIGHT * place.step.bucket.min(local) } else { 0 };
-    let weights = if place.weight_group().1 > 1 { IN_FLIGHT * largest(place) } else { 0 };
-    buckets.max(weights)
 }

@@ -19,13 +19,16 @@ pub use memory::{MemoryEstimate, memory};
 pub use volume::{Term, volumes};
 
 use crate::{
-    config::Config,
+    config::{Config, Recompute},
     flops::ModelShape,
-    layout::{GroupKind, ParallelLayout},
+    layout::{GroupKind, ParallelLayout, ZeroStage},
 };
 
 /// Bytes of an f32, the type of weights, gradients, optimizer state and activations.
 const F32: u64 = 4;
+
+/// Weight matrices of a block.
+const BLOCK_MATRICES: usize = 5;
 
 /// How a tensor group divides a layer; `parallel.tensor.mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +67,7 @@ pub enum Recomputed {
     /// None.
     #[default]
     Nothing,
-    /// Those of attention, from its norm's output to the output of `wo`, in every block.
+    /// Those of attention, from its norm to what `wo` projects, in every block.
     Attention,
     /// Those of the first so many blocks of the model, as a whole.
     Blocks(u64),
@@ -79,10 +82,10 @@ pub struct Step {
     pub layout: ParallelLayout,
     /// What the tensor groups do.
     pub mode: TensorMode,
-    /// 1, 2 or 3: whether ZeRO shards the optimizer state, gradients too, weights too.
-    pub zero_stage: u8,
-    /// Ranks of a tensor group that pass keys and values around a ring; the others exchange heads (`isp`).
-    pub context: u64,
+    /// The embedding is divided by columns instead of rows (`mtp`, `msp`, `fsp`).
+    pub embedding_by_columns: bool,
+    /// The loss works on gathered logits instead of divided ones (`mtp`, `msp`, `fsp`).
+    pub gathers_logits: bool,
     /// Model chunks per pipeline stage (interleaved schedules).
     pub chunks: u64,
     /// Tokens of a micro-batch, before a tensor group divides them.
@@ -98,21 +101,26 @@ pub struct Step {
 }
 
 impl Step {
-    /// The step of a configured job; `vocab` are the rows of its embedding. What the configuration has no key for is off.
+    /// The step of a configured job; `vocab` are the rows of its embedding. A stage has one chunk: nothing configures more.
     ///
     /// # Panics
     /// If the tensor mode is unknown, with which there is no layout.
     pub fn from_config(config: &Config, layout: ParallelLayout, vocab: usize) -> Self {
+        let layers = config.model.num_layers;
         Self {
             shape: ModelShape::new(&config.model, vocab),
             layout,
             mode: TensorMode::named(&config.parallel.tensor.mode).expect("a layout has a known tensor mode"),
-            zero_stage: 1,
-            context: 1,
+            embedding_by_columns: config.model.embed_split_hidden,
+            gathers_logits: !config.model.parallel_output,
             chunks: 1,
             tokens: (config.data.seq_len * config.data.micro_bsz) as u64,
             micro_batches: config.data.micro_num as u64,
-            recomputed: Recomputed::Nothing,
+            recomputed: match config.model.checkpoint {
+                Recompute::Off => Recomputed::Nothing,
+                Recompute::Selective => Recomputed::Attention,
+                blocks => Recomputed::Blocks(blocks.whole_blocks(layers) as u64),
+            },
             bucket: config.hybrid_zero_optimizer.reduce_bucket_size as u64 / F32,
             tree: config.hybrid_zero_optimizer.reduction == "tree",
         }
@@ -127,8 +135,8 @@ impl Step {
 #[derive(Clone, Copy, Debug)]
 struct Matrix {
     elements: u64,
-    /// How often it is used in a micro-batch, so that it has to be gathered: forward, replay, backward.
-    uses: u64,
+    /// How often it is gathered in a micro-batch, if it is sharded.
+    gathers: u64,
 }
 
 /// One rank's part of a step: its stage, and what it holds of the model there.
@@ -136,6 +144,8 @@ struct Place<'a> {
     step: &'a Step,
     stage: u64,
     stages: u64,
+    /// Place in the tensor group.
+    tensor_rank: u64,
     /// Blocks of the stage.
     blocks: u64,
     /// Blocks of the stage whose forward runs again in the backward.
@@ -147,14 +157,16 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     fn new(step: &'a Step, rank: usize) -> Self {
-        let (stage, stages) = (step.layout.coordinates(rank).pipeline as u64, step.size(GroupKind::Pipeline));
+        let coordinates = step.layout.coordinates(rank);
+        let (stage, stages) = (coordinates.pipeline as u64, step.size(GroupKind::Pipeline));
         let cut = |stage: u64| step.shape.layers * stage / stages;
         let blocks = cut(stage + 1) - cut(stage);
         let replayed = match step.recomputed {
             Recomputed::Blocks(first) => first.clamp(cut(stage), cut(stage + 1)) - cut(stage),
             _ => 0,
         };
-        let mut place = Self { step, stage, stages, blocks, replayed, matrices: Vec::new(), norms: 0 };
+        let tensor_rank = coordinates.tensor as u64;
+        let mut place = Self { step, stage, stages, tensor_rank, blocks, replayed, matrices: Vec::new(), norms: 0 };
         place.norms = (2 * blocks + u64::from(place.is_last())) * step.shape.hidden;
         place.matrices = place.matrices();
         place
@@ -188,35 +200,46 @@ impl<'a> Place<'a> {
 
     /// The ranks that shard the weights and gather them before use, by name and number.
     fn weight_group(&self) -> (&'static str, u64) {
-        match (self.is_isp(), self.step.zero_stage) {
-            (true, _) => ("weight", self.step.size(GroupKind::Weight)),
-            (false, 3) => ("zero1", self.step.size(GroupKind::Zero1)),
-            _ => ("weight", 1),
+        match self.step.layout.weight_sharding() {
+            Some(GroupKind::Zero1) => ("zero1", self.step.size(GroupKind::Zero1)),
+            Some(kind) => ("weight", self.step.size(kind)),
+            None => ("weight", 1),
         }
     }
 
     /// Ranks that divide the local vector of parameters, bucket by bucket; ZeRO-3 divides single matrices instead.
     fn zero_parts(&self) -> u64 {
-        if !self.is_isp() && self.step.zero_stage == 3 { 1 } else { self.step.size(GroupKind::Zero1) }
+        match self.step.layout.weight_sharding() {
+            Some(GroupKind::Zero1) => 1,
+            _ => self.step.size(GroupKind::Zero1),
+        }
+    }
+
+    /// Whether gradients are reduced after every micro-batch, so that only the own share of each bucket is added up.
+    fn adds_up_shares(&self) -> bool {
+        self.step.layout.zero_stage() == ZeroStage::Gradients && self.zero_parts() > 1
+    }
+
+    /// This rank's part of `total` rows or columns that the tensor group divides; the parts differ by at most one.
+    fn share(&self, total: u64) -> u64 {
+        let (parts, index) = (self.matrix_parts(), if self.is_isp() { 0 } else { self.tensor_rank });
+        total * (index + 1) / parts - total * index / parts
     }
 
     /// Of a block: `wqkv` and `wo`, then `w1`, `w3` and `w2`; the embedding on the first stage, the head on the last.
     fn matrices(&self) -> Vec<Matrix> {
         let s = &self.step.shape;
         let (qkv, out) = ((s.heads + 2 * s.kv_heads) * s.head_dim, s.heads * s.head_dim);
-        let part = |elements: u64| elements / self.matrix_parts();
-        let attention_again = u64::from(self.step.recomputed == Recomputed::Attention);
-        let mut all = Vec::new();
-        for block in 0..self.blocks {
-            let again = u64::from(block < self.replayed);
-            let attention = [qkv * s.hidden, out * s.hidden].map(|n| (n, 2 + again + attention_again));
-            let feed_forward = [s.ffn * s.hidden; 3].map(|n| (n, 2 + again));
-            all.extend(attention.into_iter().chain(feed_forward));
-        }
+        // For the forward, and again for the input's gradient: then for the replay, if there is one, whose tape keeps it.
+        let block: [Matrix; BLOCK_MATRICES] =
+            [qkv, out, s.ffn, s.ffn, s.ffn].map(|n| Matrix { elements: self.share(n) * s.hidden, gathers: 2 });
         // A lookup has no backward towards its input. The fused head computes both gradients in the forward.
-        let ends = [(self.is_first(), s.vocab * s.hidden), (self.is_last(), s.vocab * s.hidden)];
-        all.extend(ends.into_iter().filter(|(here, _)| *here).map(|(_, n)| (n, 1)));
-        all.into_iter().map(|(elements, uses)| Matrix { elements: part(elements), uses }).collect()
+        let once = |elements| Matrix { elements, gathers: 1 };
+        let rows = self.share(s.vocab) * s.hidden;
+        let embedding = if self.step.embedding_by_columns { s.vocab * self.share(s.hidden) } else { rows };
+        let ends = [(self.is_first(), embedding), (self.is_last(), rows)];
+        let blocks = (0..self.blocks).flat_map(|_| block);
+        blocks.chain(ends.into_iter().filter(|(here, _)| *here).map(|(_, elements)| once(elements))).collect()
     }
 
     /// Elements of the local vector whose gradient is complete after the backward, and of the rest: norm weights whose copies saw
@@ -232,4 +255,10 @@ impl<'a> Place<'a> {
     fn own_tokens(&self) -> u64 {
         self.step.tokens / self.token_parts()
     }
+}
+
+/// Tokens that the fused head works on at a time, where the longest share of the vocabulary has `words` words
+/// (`internevo_kernels::linear_cross_entropy::cpu::chunk_rows`).
+fn loss_chunk(words: u64) -> u64 {
+    ((4 << 20) / words / 64 * 64).clamp(64, 1024)
 }

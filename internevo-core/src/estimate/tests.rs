@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::{config::ParallelConfig, flops::parameters, volume::Verb};
+use crate::{flops::parameters, volume::Verb};
 
 /// Dimensions that every group size used here divides.
 const SHAPE: ModelShape =
@@ -12,30 +12,45 @@ const SIZES: [usize; 3] = [1, 2, 4];
 const MODES: [(&str, TensorMode); 4] =
     [("mtp", TensorMode::Mtp), ("msp", TensorMode::Msp), ("fsp", TensorMode::Fsp), ("isp", TensorMode::Isp)];
 
+#[derive(Clone, Copy)]
 struct Sizes {
     world: usize,
     pipeline: usize,
     tensor: usize,
     weight: usize,
-    zero1: i64,
+    context: usize,
+    /// ZeRO stage and group size.
+    zero: (usize, i64),
+}
+
+impl Default for Sizes {
+    /// One rank; ZeRO-1 over all that there are.
+    fn default() -> Self {
+        Self { world: 1, pipeline: 1, tensor: 1, weight: 1, context: 1, zero: (1, -1) }
+    }
+}
+
+/// A step of four micro-batches, if the sizes are a layout.
+fn try_step(mode: TensorMode, sizes: Sizes) -> Option<Step> {
+    let name = MODES.iter().find(|(_, m)| *m == mode).expect("all modes are listed").0;
+    let mut config = Config::default();
+    let parallel = &mut config.parallel;
+    (parallel.zero1.stage, parallel.zero1.size) = sizes.zero;
+    (parallel.tensor.size, parallel.tensor.mode) = (sizes.tensor, name.into());
+    (parallel.pipeline.size, parallel.weight.size) = (sizes.pipeline, sizes.weight);
+    let grid = &mut parallel.sequence_2d;
+    (grid.enable, grid.context_size, grid.head_size) = (sizes.context > 1, sizes.context, sizes.tensor / sizes.context);
+    let layout = ParallelLayout::new(parallel, sizes.world).ok()?;
+    let step = Step::from_config(&config, layout, SHAPE.vocab as usize);
+    Some(Step { shape: SHAPE, tokens: 4096, micro_batches: 4, ..step })
 }
 
 fn step(mode: TensorMode, sizes: Sizes) -> Step {
-    let name = MODES.iter().find(|(_, m)| *m == mode).expect("all modes are listed").0;
-    let mut config = ParallelConfig::default();
-    config.zero1.size = sizes.zero1;
-    config.pipeline.size = sizes.pipeline;
-    (config.tensor.size, config.tensor.mode) = (sizes.tensor, name.into());
-    config.weight.size = sizes.weight;
-    let layout = ParallelLayout::new(&config, sizes.world).unwrap_or_else(|e| panic!("{e}"));
-    let mut step = Step::from_config(&Config::default(), layout, SHAPE.vocab as usize);
-    (step.shape, step.mode, step.tokens, step.micro_batches) = (SHAPE, mode, 4096, 4);
-    step
+    try_step(mode, sizes).expect("a layout")
 }
 
-fn data_parallel(world: usize, zero1: i64, zero_stage: u8) -> Step {
-    let sizes = Sizes { world, pipeline: 1, tensor: 1, weight: 1, zero1 };
-    Step { zero_stage, ..step(TensorMode::Mtp, sizes) }
+fn data_parallel(world: usize, zero1: i64, stage: usize) -> Step {
+    step(TensorMode::Mtp, Sizes { world, zero: (stage, zero1), ..Sizes::default() })
 }
 
 fn sent(terms: &[Term], names: &[&str]) -> u64 {
@@ -44,23 +59,18 @@ fn sent(terms: &[Term], names: &[&str]) -> u64 {
 
 /// Every combination of sizes that is a layout, in every mode, ZeRO stage and kind of recomputation, with a rank of each stage.
 fn everything(mut check: impl FnMut(&Step, usize)) {
-    for (_, mode) in MODES {
-        for (pipeline, tensor, weight) in
-            SIZES.iter().flat_map(|p| SIZES.map(|t| (*p, t))).flat_map(|(p, t)| SIZES.map(|w| (p, t, w)))
-        {
-            if mode != TensorMode::Isp && weight > 1 {
-                continue;
-            }
-            for (zero1, zero_stage) in [(1, 1), (2, 1), (-1, 1), (2, 2), (-1, 3)] {
-                for recomputed in
-                    [Recomputed::Nothing, Recomputed::Attention, Recomputed::Blocks(3), Recomputed::Blocks(8)]
-                {
-                    let sizes = Sizes { world: pipeline * 16, pipeline, tensor, weight, zero1 };
-                    let mut step = Step { zero_stage, recomputed, ..step(mode, sizes) };
-                    (step.context, step.chunks) = (if mode == TensorMode::Isp { tensor.min(2) as u64 } else { 1 }, 2);
-                    for stage in 0..pipeline {
-                        check(&step, stage * 16 + 5);
-                    }
+    let sizes = SIZES.iter().flat_map(|p| SIZES.map(|t| (*p, t))).flat_map(|(p, t)| SIZES.map(|w| (p, t, w)));
+    for ((pipeline, tensor, weight), (_, mode)) in sizes.flat_map(|sizes| MODES.map(|mode| (sizes, mode))) {
+        for zero in [(1, 1), (1, 2), (1, -1), (2, 2), (3, -1)] {
+            let context = if mode == TensorMode::Isp { tensor.min(2) } else { 1 };
+            let sizes = Sizes { world: pipeline * 16, pipeline, tensor, weight, context, zero };
+            let Some(step) = try_step(mode, sizes) else { continue };
+            for recomputed in [Recomputed::Nothing, Recomputed::Attention, Recomputed::Blocks(3), Recomputed::Blocks(8)]
+            {
+                for (embedding_by_columns, gathers_logits) in [(false, false), (true, true)] {
+                    let options = Step { recomputed, embedding_by_columns, gathers_logits, ..step.clone() };
+                    let step = Step { chunks: 2, ..options };
+                    (0..pipeline).for_each(|stage| check(&step, stage * 16 + 5));
                 }
             }
         }
@@ -78,9 +88,10 @@ fn played(step: &Step, rank: usize) -> Ledger {
     };
     let (s, tensor) = (&step.shape, step.layout.size(GroupKind::Tensor) as u64);
     let (stages, stage) = (step.layout.size(GroupKind::Pipeline) as u64, (rank / 16) as u64);
+    let context = step.layout.size(GroupKind::SequenceContext) as u64;
     let (first, last, isp) = (stage == 0, stage + 1 == stages, step.mode == TensorMode::Isp);
     let (own, heads) =
-        (if step.mode == TensorMode::Mtp { step.tokens } else { step.tokens / tensor }, tensor / step.context);
+        (if step.mode == TensorMode::Mtp { step.tokens } else { step.tokens / tensor }, tensor / context);
     let width = step.tokens * s.hidden;
     // What a row-parallel matrix ends with, and what a column-parallel one begins with, forward and backward.
     let (leave, enter): (&[Verb], &[Verb]) = match step.mode {
@@ -106,9 +117,12 @@ fn played(step: &Step, rank: usize) -> Ledger {
                 }
             }
         }
-        if first {
-            let verbs = leave.iter().chain(leave_back).filter(|_| !isp);
-            verbs.for_each(|verb| call("embedding", "tensor", *verb, width));
+        if first && !isp {
+            match (step.embedding_by_columns, step.mode) {
+                (false, _) => leave.iter().chain(leave_back).for_each(|v| call("embedding", "tensor", *v, width)),
+                (true, TensorMode::Mtp) => call("embedding", "tensor", Verb::AllToAll, width),
+                (true, _) => (0..2).for_each(|_| call("embedding", "tensor", Verb::AllToAll, width / tensor)),
+            }
         }
         let per_stage = s.layers / stages;
         for block in stage * per_stage..(stage + 1) * per_stage {
@@ -116,19 +130,25 @@ fn played(step: &Step, rank: usize) -> Ledger {
             let attention_runs = if whole || step.recomputed == Recomputed::Attention { 2 } else { 1 };
             let regions = [(true, attention_runs), (false, if whole { 2 } else { 1 })];
             for (attention, forwards) in regions {
-                for backward in (0..forwards).map(|_| false).chain([true]) {
-                    let verbs = if backward { [leave_back, enter_back] } else { [enter, leave] };
+                for (run, backward) in (0..forwards).map(|_| false).chain([true]).enumerate() {
+                    // Attention alone is replayed up to `wo`, inside its region.
+                    let inside = attention && !whole && run == 1;
+                    let verbs = match (backward, inside) {
+                        (true, _) => [leave_back, enter_back],
+                        (false, false) => [enter, leave],
+                        (false, true) => [enter, &[]],
+                    };
                     verbs.concat().into_iter().for_each(|verb| call("tensor", "tensor", verb, width));
                     if !(attention && isp) {
                         continue;
                     }
                     for width in [s.heads + 2 * s.kv_heads, s.heads] {
-                        call("exchange", "sequence_head", Verb::AllToAll, own * width * s.head_dim);
+                        call("exchange", "head", Verb::AllToAll, own * width * s.head_dim);
                     }
-                    let passes = if backward { 2 * step.context - 1 } else { step.context - 1 };
+                    let passes = if backward { 2 * context - 1 } else { context - 1 };
                     for verb in (0..passes).flat_map(|_| [Verb::Send, Verb::Receive]) {
-                        let elements = step.tokens / step.context * 2 * (s.kv_heads / heads) * s.head_dim;
-                        call("ring", "sequence_context", verb, elements);
+                        let elements = step.tokens / context * 2 * (s.kv_heads / heads) * s.head_dim;
+                        call("ring", "context", verb, elements);
                     }
                 }
             }
@@ -137,7 +157,13 @@ fn played(step: &Step, rank: usize) -> Ledger {
             // Losing the gathered input costs the head nothing: its gradient is made in the forward.
             let backward = enter_back.iter().filter(|verb| **verb != Verb::AllGather);
             enter.iter().chain(backward).for_each(|verb| call("head", "tensor", *verb, width));
-            (0..3).for_each(|_| call("loss", "tensor", Verb::AllReduce, step.tokens));
+            if step.gathers_logits {
+                call("loss", "tensor", Verb::AllToAll, step.tokens * s.vocab);
+            } else {
+                // 1024 tokens at a time, as the vocabulary is small: maxima, then three sums of twice the size.
+                let chunks = (0..step.tokens / 1024).flat_map(|_| [1024, 3 * 2 * 1024]);
+                chunks.for_each(|elements| call("loss", "tensor", Verb::AllReduce, elements));
+            }
         }
     }
     ledger
@@ -149,10 +175,10 @@ fn activations_travel_as_in_a_step_that_is_played_through() {
     everything(|step, rank| {
         let mut expected = played(step, rank);
         let size = |group: &str| match group {
-            "pipeline" => step.layout.size(GroupKind::Pipeline) as u64,
-            "sequence_context" => step.context,
-            "sequence_head" => step.layout.size(GroupKind::Tensor) as u64 / step.context,
-            _ => step.layout.size(GroupKind::Tensor) as u64,
+            "pipeline" => step.layout.size(GroupKind::Pipeline),
+            "context" => step.layout.size(GroupKind::SequenceContext),
+            "head" => step.layout.size(GroupKind::SequenceHead),
+            _ => step.layout.size(GroupKind::Tensor),
         };
         expected.retain(|(_, group, _), _| size(group) > 1);
         let terms = volumes(step, rank);
@@ -188,7 +214,7 @@ fn zero_moves_what_its_paper_says() {
 #[test]
 fn sequence_parallelism_costs_nothing_beyond_tensor_parallelism() {
     // Korthikanti et al. 2022, section 4.2.2.
-    let terms = |mode| volumes(&step(mode, Sizes { world: 8, pipeline: 1, tensor: 4, weight: 1, zero1: 1 }), 2);
+    let terms = |mode| volumes(&step(mode, Sizes { world: 8, tensor: 4, ..Sizes::default() }), 2);
     let names = ["tensor", "embedding", "head"];
     assert_eq!(sent(&terms(TensorMode::Mtp), &names), sent(&terms(TensorMode::Msp), &names));
     let msp = sent(&terms(TensorMode::Msp), &["tensor"]);
@@ -199,7 +225,7 @@ fn sequence_parallelism_costs_nothing_beyond_tensor_parallelism() {
 #[test]
 fn isp_exchanges_what_internevos_simulator_counts() {
     // (4(ckpt + 1) + 4) all-to-alls of b·s/sp·h per block, for as many key/value heads as heads.
-    let sizes = Sizes { world: 8, pipeline: 1, tensor: 8, weight: 4, zero1: 1 };
+    let sizes = Sizes { world: 8, tensor: 8, weight: 4, ..Sizes::default() };
     let mut step = step(TensorMode::Isp, sizes);
     step.shape.kv_heads = step.shape.heads;
     for (checkpoint, recomputed) in [(0, Recomputed::Nothing), (1, Recomputed::Blocks(8))] {
@@ -209,7 +235,8 @@ fn isp_exchanges_what_internevos_simulator_counts() {
         let per_block = (4 * (checkpoint + 1) + 4) * step.tokens / 8 * step.shape.hidden * 4;
         assert_eq!(exchange.bytes, per_block * step.shape.layers * step.micro_batches);
         let gather = terms.iter().find(|term| term.name == "weight_gather").expect("isp gathers weights");
-        assert_eq!(gather.calls, step.micro_batches * (step.shape.layers * 5 * (2 + checkpoint) + 2));
+        // Its simulator gathers once more for a replayed block; here the replay's tape keeps the weights.
+        assert_eq!(gather.calls, step.micro_batches * (step.shape.layers * 5 * 2 + 2));
     }
 }
 
@@ -238,7 +265,7 @@ fn one_rank_alone_sends_nothing() {
 fn every_parameter_is_somewhere_exactly_once() {
     for (_, mode) in MODES {
         let weight = if mode == TensorMode::Isp { 2 } else { 1 };
-        let step = step(mode, Sizes { world: 16, pipeline: 4, tensor: 2, weight, zero1: -1 });
+        let step = step(mode, Sizes { world: 16, pipeline: 4, tensor: 2, weight, ..Sizes::default() });
         let all: u64 = (0..16).map(|rank| memory(&step, rank).optimizer).sum();
         // Norms are whole on every rank of a tensor or weight group: the second copy of two.
         let norms = (2 * SHAPE.layers + 1) * SHAPE.hidden;
@@ -253,10 +280,11 @@ fn zero_stages_divide_what_they_say() {
     let norms = (2 * SHAPE.layers + 1) * SHAPE.hidden;
     let (one, two, three) = (bytes(1, 1), bytes(2, 1), bytes(3, 1));
     assert_eq!((one.parameters, one.gradients, one.optimizer), (4 * total, 4 * total, total));
-    assert_eq!((two.parameters, two.gradients, two.optimizer), (4 * total, total / 2, total));
+    let buckets = 2 * 4 * total;
+    assert_eq!((two.parameters, two.gradients, two.optimizer), (4 * total, total / 2 + buckets, total));
     let shard = (total - norms) / 8 + norms;
     assert_eq!((three.local_vector, three.gradients, three.optimizer), (4 * shard, 4 * shard, 8 * shard));
-    assert_eq!(three.parameters, 4 * norms, "weights are gathered, not kept");
+    assert_eq!(three.parameters, 4 * shard, "the leaves are shares, too");
     // Eight micro-batches: three doublings.
     assert_eq!(bytes(1, 8).gradients, 4 * one.gradients);
     assert_eq!(
@@ -268,7 +296,7 @@ fn zero_stages_divide_what_they_say() {
 #[test]
 fn activations_are_what_each_mode_divides() {
     let of = |mode, tensor, recomputed| {
-        let step = step(mode, Sizes { world: 4, pipeline: 1, tensor, weight: 1, zero1: 1 });
+        let step = step(mode, Sizes { world: 4, tensor, ..Sizes::default() });
         let memory = memory(&Step { recomputed, ..step }, 0);
         assert_eq!(memory.activations % (4096 * 4), 0, "whole elements per token");
         memory.activations / (4096 * 4) / SHAPE.layers
@@ -286,12 +314,16 @@ fn activations_are_what_each_mode_divides() {
     assert_eq!(of(TensorMode::Fsp, 4, nothing), h + divided);
     assert_eq!(of(TensorMode::Isp, 4, nothing), h + divided + h / 4, "and the exchanged output");
     assert_eq!(of(TensorMode::Mtp, 1, Recomputed::Blocks(8)), h);
-    assert_eq!(of(TensorMode::Mtp, 1, Recomputed::Attention), whole - qkv - h - heads);
+    assert_eq!(
+        of(TensorMode::Mtp, 1, Recomputed::Attention),
+        whole - (1 + h + qkv + heads),
+        "what `wo` projects is kept, in place of the output"
+    );
 }
 
 #[test]
 fn early_stages_hold_more_micro_batches() {
-    let step = step(TensorMode::Mtp, Sizes { world: 4, pipeline: 4, tensor: 1, weight: 1, zero1: 1 });
+    let step = step(TensorMode::Mtp, Sizes { world: 4, pipeline: 4, ..Sizes::default() });
     let held = |chunks, micro_batches| {
         let step = Step { chunks, micro_batches, ..step.clone() };
         [0, 1, 2, 3].map(|rank| memory(&step, rank).activations)

@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{ElementKind, ReduceOp};
+use super::{CommError, ElementKind, FailureCause, RankTrace, ReduceOp};
 
 /// What a collective does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,12 @@ impl Place {
     /// This rank's number in the world.
     pub(crate) fn rank(&self) -> usize {
         self.members[self.slot]
+    }
+
+    /// The error of a call of this rank that makes no sense; `flight` is what the recorder knows.
+    pub(crate) fn invalid(&self, call: impl ToString, reason: impl Into<String>, flight: Vec<RankTrace>) -> CommError {
+        let (rank, call, reason) = (self.rank(), call.to_string(), reason.into());
+        CommError::new(FailureCause::Invalid { rank, call, reason }, flight)
     }
 }
 

@@ -49,7 +49,7 @@ impl Recorder {
     }
 
     /// [`Recorder::trace`] with the last call alone: what other ranks are told all the time.
-    #[cfg_attr(not(feature = "mpi"), allow(dead_code))]
+    #[cfg(feature = "mpi")]
     pub(crate) fn last(&self, rank: usize) -> RankTrace {
         RankTrace { rank, made: self.made, calls: self.records.back().map(Record::to_string).into_iter().collect() }
     }

@@ -1,4 +1,4 @@
-//! The face of every backend that runs on the host: checks a call's arguments, numbers it and hands it to the [`Engine`].
+//! The face of every backend: checks a call's arguments, numbers it and hands it to the [`Engine`].
 
 use std::sync::{
     Arc,
@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use super::{
-    Buffer, CommError, Communicator, Counts, ElementKind, FailureCause, Pending, RankTrace, ReduceOp,
+    Buffer, CommError, Communicator, Counts, ElementKind, Pending, RankTrace, ReduceOp,
     call::{Call, GroupId, Place, Verb},
 };
 
@@ -22,6 +22,9 @@ pub(crate) struct Deposit {
 /// One rank's share of a backend: carries out calls whose arguments make sense. `Split` gathers the ranks' buffers as
 /// `AllGather` does. Ranks in messages are slots of the group.
 pub(crate) trait Engine: Send + Sync + 'static {
+    /// Whether there are others to be asked who belongs to a group; otherwise the caller's word is taken for it.
+    const PEERS: bool = true;
+
     fn post(&self, place: &Place, sequence: u64, call: Call, deposit: Deposit) -> Result<Pending, CommError>;
     fn send(&self, place: &Place, buffer: Buffer, to: usize, tag: u32) -> Result<Pending, CommError>;
     fn receive(
@@ -34,6 +37,12 @@ pub(crate) trait Engine: Send + Sync + 'static {
     ) -> Result<Pending, CommError>;
     fn abort(&self, why: &str);
     fn flight(&self) -> Vec<RankTrace>;
+
+    /// What carries out the calls of the group that this rank is in after its group was divided. Every rank of the old group
+    /// calls it, those without a `color`, which are in no new one, too.
+    fn divided(self: &Arc<Self>, color: Option<u32>, _key: i32) -> Result<Option<Arc<Self>>, CommError> {
+        Ok(color.map(|_| self.clone()))
+    }
 }
 
 /// One rank's handle on one group.
@@ -48,24 +57,35 @@ impl<E: Engine> Member<E> {
         Self { engine, place, sequence: AtomicU64::new(0) }
     }
 
+    fn next_call(&self) -> u64 {
+        self.sequence.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The handle on the group of `slots` that call `sequence` made for `color`.
+    fn group(&self, engine: Arc<E>, sequence: u64, color: u32, slots: &[usize]) -> Arc<dyn Communicator> {
+        let slot = slots.iter().position(|s| *s == self.place.slot).expect("a rank is a member of its own group");
+        let members = slots.iter().map(|s| self.place.members[*s]).collect();
+        let group = group_number(self.place.group, sequence, color);
+        Arc::new(Self::new(engine, Place { group, members, slot }))
+    }
+
     fn post(&self, verb: Verb, buffer: Buffer) -> Result<Pending, CommError> {
         self.post_deposit(verb, Deposit { buffer, send: Vec::new(), receive: Vec::new() }).map(|(_, pending)| pending)
     }
 
     fn post_deposit(&self, verb: Verb, deposit: Deposit) -> Result<(u64, Pending), CommError> {
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let sequence = self.next_call();
         let call = Call { verb, kind: deposit.buffer.kind(), len: deposit.buffer.len() };
         Ok((sequence, self.engine.post(&self.place, sequence, call, deposit)?))
     }
 
-    fn invalid(&self, call: impl ToString, reason: String) -> CommError {
-        let cause = FailureCause::Invalid { rank: self.place.rank(), call: call.to_string(), reason };
-        CommError::new(cause, self.engine.flight())
+    fn invalid(&self, call: impl ToString, reason: impl Into<String>) -> CommError {
+        self.place.invalid(call, reason, self.engine.flight())
     }
 
     fn check_op(&self, verb: Verb, buffer: &Buffer, op: ReduceOp) -> Result<(), CommError> {
         match (buffer.kind(), op) {
-            (ElementKind::U8, ReduceOp::Sum) => Err(self.invalid(call_of(verb, buffer), "bytes have no sum".into())),
+            (ElementKind::U8, ReduceOp::Sum) => Err(self.invalid(call_of(verb, buffer), "bytes have no sum")),
             _ => Ok(()),
         }
     }
@@ -105,16 +125,28 @@ impl<E: Engine> Communicator for Member<E> {
         let deposit = Deposit { buffer, send: Vec::new(), receive: Vec::new() };
         let (sequence, pending) = self.post_deposit(Verb::Split, deposit)?;
         let pairs = pending.wait()?.into_i64();
-        if color.is_none() {
-            return Ok(None);
-        }
+        let (Some(color), Some(engine)) = (color, self.engine.divided(color, key)?) else { return Ok(None) };
         let of_color = pairs.chunks_exact(2).enumerate().filter(|(_, pair)| pair[0] == mine);
         let mut order: Vec<(i64, usize)> = of_color.map(|(slot, pair)| (pair[1], slot)).collect();
         order.sort_unstable();
-        let slot = order.iter().position(|(_, s)| *s == self.place.slot).expect("a rank is a member of its own color");
-        let members = order.iter().map(|(_, s)| self.place.members[*s]).collect();
-        let group = group_number(self.place.group, sequence, mine);
-        Ok(Some(Arc::new(Self::new(self.engine.clone(), Place { group, members, slot }))))
+        let slots: Vec<usize> = order.into_iter().map(|(_, slot)| slot).collect();
+        Ok(Some(self.group(engine, sequence, color, &slots)))
+    }
+
+    fn subgroup(&self, members: &[usize]) -> Result<Arc<dyn Communicator>, CommError> {
+        let sound = members.is_sorted_by(|a, b| a < b) && members.last().is_some_and(|last| *last < self.size());
+        let (Ok(place), true) = (members.binary_search(&self.rank()), sound) else {
+            let reason = format!("not ascending ranks of a group of {} with {} among them", self.size(), self.rank());
+            return Err(self.invalid(format!("subgroup({members:?})"), reason));
+        };
+        let (color, key) = (members[0] as u32, place as i32);
+        let group = if E::PEERS {
+            self.split(Some(color), key)?
+        } else {
+            let engine = self.engine.divided(Some(color), key)?;
+            engine.map(|engine| self.group(engine, self.next_call(), color, members))
+        };
+        Ok(group.expect("a rank that names a color is in a group"))
     }
 
     fn all_reduce(&self, buffer: Buffer, op: ReduceOp) -> Result<Pending, CommError> {
@@ -183,7 +215,7 @@ fn call_of(verb: Verb, buffer: &Buffer) -> Call {
 
 /// The number of the group that `color` makes of call `sequence` of `parent`. All members compute the same without a word;
 /// 64 bits of a cryptographic hash keep a job's groups apart.
-fn group_number(parent: GroupId, sequence: u64, color: i64) -> GroupId {
-    let hash = blake3::hash(bytemuck::bytes_of(&[parent, sequence, color as u64]));
+fn group_number(parent: GroupId, sequence: u64, color: u32) -> GroupId {
+    let hash = blake3::hash(bytemuck::bytes_of(&[parent, sequence, u64::from(color)]));
     u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
 }

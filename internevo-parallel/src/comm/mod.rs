@@ -9,7 +9,6 @@
 
 mod buffer;
 mod call;
-mod checks;
 pub mod conformance;
 mod dry;
 mod error;
@@ -75,17 +74,7 @@ pub trait Communicator: Send + Sync {
     ///
     /// # Errors
     /// A failed world, or `members` that are no such set.
-    fn subgroup(&self, members: &[usize]) -> Result<Arc<dyn Communicator>, CommError> {
-        let mine = members.binary_search(&self.rank());
-        let sound = members.is_sorted_by(|a, b| a < b) && members.last().is_some_and(|last| *last < self.size());
-        let (Ok(key), true) = (mine, sound) else {
-            let (rank, call) = (self.world_ranks()[self.rank()], format!("subgroup({members:?})"));
-            let reason = format!("not ascending ranks of a group of {} with {} among them", self.size(), self.rank());
-            return Err(CommError::new(FailureCause::Invalid { rank, call, reason }, self.flight()));
-        };
-        let group = self.split(Some(members[0] as u32), key as i32)?;
-        Ok(group.expect("a rank that names a color is in a group"))
-    }
+    fn subgroup(&self, members: &[usize]) -> Result<Arc<dyn Communicator>, CommError>;
 
     /// Combines all ranks' buffers element by element; every rank receives the result, in its own buffer.
     ///

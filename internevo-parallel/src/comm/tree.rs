@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+#[cfg(feature = "mpi")]
 use super::ReduceOp;
 
 /// Elements combined at a time: one tile of each of eight ranks fits the first-level cache.
@@ -57,7 +58,7 @@ integer_element!(u8);
 
 /// Combines equally long lanes, one per rank in rank order. The result is in lane 0 and in lane `keep`, or in all lanes; the
 /// others hold intermediate values.
-#[cfg_attr(not(feature = "mpi"), allow(dead_code))]
+#[cfg(feature = "mpi")]
 pub(crate) fn combine<T: Element>(lanes: &mut [&mut [T]], keep: Option<usize>, op: ReduceOp) {
     match op {
         ReduceOp::Sum => combine_with(lanes, keep, T::sum),

@@ -62,7 +62,10 @@ fn all_gather(x: HostTensor, group: &Group) -> Vec<f32> {
 }
 
 fn reduce_scatter(x: HostTensor, group: &Group) -> Vec<f32> {
-    waited(group.reduce_scatter(Buffer::F32(into_vec(x)), ReduceOp::Sum))
+    let mut own = waited(group.reduce_scatter(Buffer::F32(into_vec(x)), ReduceOp::Sum));
+    // It may be the beginning of everyone's memory, which the tape is not to keep.
+    own.shrink_to_fit();
+    own
 }
 
 /// `x`, equal on all ranks and used differently by each: the backward adds their gradients.

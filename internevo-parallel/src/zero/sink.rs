@@ -18,6 +18,8 @@ use crate::{
 
 /// Reductions of sharded weights' gradients on their way at a time: their buffers are whole weights.
 const WEIGHTS_IN_FLIGHT: usize = 2;
+/// Buckets on their way at a time where every micro-batch sends them: until its share has landed, a bucket is whole.
+const BUCKETS_IN_FLIGHT: usize = 2;
 
 /// One rank's gradients of the present step. Shared with the backward pass, which deposits into it.
 pub struct GradientSink {
@@ -192,7 +194,13 @@ impl GradientSink {
             }
             inner.next = index;
             let last = inner.last && self.routes.overlap;
-            if let Err(error) = self.close(&mut inner.buckets[index], index, last) {
+            let mut closed = self.close(&mut inner.buckets[index], index, last);
+            if let Some(earlier) = inner.buckets.get_mut(index + BUCKETS_IN_FLIGHT)
+                && self.routes.every_micro_batch
+            {
+                closed = closed.and_then(|()| self.land(earlier));
+            }
+            if let Err(error) = closed {
                 inner.fail(error);
             }
         }
@@ -204,9 +212,7 @@ impl GradientSink {
         let current = state.current.take().unwrap_or_else(|| vec![0.0; bucket.padded()]);
         state.filled = 0;
         if self.routes.every_micro_batch {
-            if let Some(pending) = state.on_its_way.take() {
-                state.accumulator.push(pending.wait()?.into_f32());
-            }
+            self.land(state)?;
             state.on_its_way = Some(self.routes.groups.zero1.reduce_scatter(Buffer::F32(current), ReduceOp::Sum)?);
             return Ok(());
         }
@@ -215,6 +221,20 @@ impl GradientSink {
             let sum = state.accumulator.finish().expect("pushed above");
             state.on_its_way = Some(self.routes.post(sum)?);
         }
+        Ok(())
+    }
+
+    /// Adds up what has come of a bucket that is on its way, if it is.
+    fn land(&self, state: &mut Travelling) -> Result<(), CommError> {
+        let Some(pending) = state.on_its_way.take() else { return Ok(()) };
+        let mut landed = pending.wait()?.into_f32();
+        if self.routes.every_micro_batch {
+            // It may be the beginning of a whole bucket's memory, which is not to be kept.
+            let mut share = state.accumulator.buffer();
+            share.copy_from_slice(&landed);
+            landed = share;
+        }
+        state.accumulator.push(landed);
         Ok(())
     }
 
@@ -256,16 +276,16 @@ impl GradientSink {
         if std::mem::take(&mut inner.micro_batches) == 0 {
             return Ok(None);
         }
+        let filled = "a micro-batch has filled every bucket";
         for state in inner.buckets.iter_mut().rev() {
-            if state.on_its_way.is_none() {
-                let sum = state.accumulator.finish().expect("a micro-batch has filled every bucket");
-                state.on_its_way = Some(self.routes.post(sum)?);
+            if state.on_its_way.is_none() && !self.routes.every_micro_batch {
+                state.on_its_way = Some(self.routes.post(state.accumulator.finish().expect(filled))?);
             }
         }
         let mut shares = Vec::with_capacity(inner.buckets.len());
         for state in inner.buckets.iter_mut().rev() {
-            let landed = state.on_its_way.take().expect("posted above").wait()?.into_f32();
-            shares.push(self.routes.finish(landed, &mut state.accumulator)?);
+            self.land(state)?;
+            shares.push(self.routes.over_replicas(state.accumulator.finish().expect(filled))?);
         }
         shares.reverse();
         Ok(Some(if shares.len() == 1 { shares.swap_remove(0) } else { self.join(inner, shares) }))
@@ -308,18 +328,13 @@ impl Routes {
         }
     }
 
-    /// What is left to do with a landed share: later micro-batches, and the sum over ZeRO groups.
-    fn finish(&self, landed: Vec<f32>, accumulator: &mut GradientAccumulator) -> Result<Vec<f32>, CommError> {
-        let mut share = landed;
-        if self.every_micro_batch {
-            accumulator.push(share);
-            share = accumulator.finish().expect("pushed above");
-        }
+    /// The sum of a share over ZeRO groups.
+    fn over_replicas(&self, share: Vec<f32>) -> Result<Vec<f32>, CommError> {
         let replicas = &self.groups.zero1_replica;
-        if self.scatters && replicas.size() > 1 {
-            share = replicas.all_reduce(Buffer::F32(share), ReduceOp::Sum)?.wait()?.into_f32();
+        if !self.scatters || replicas.size() == 1 {
+            return Ok(share);
         }
-        Ok(share)
+        Ok(replicas.all_reduce(Buffer::F32(share), ReduceOp::Sum)?.wait()?.into_f32())
     }
 }
 

@@ -2,7 +2,8 @@
 //! length, so that a configuration for thousands of ranks runs on a laptop, one rank at a time, and its communication is counted.
 //!
 //! Values are this rank's own: a sum is its own summand, gathered parts are its own part repeated. Losses and weights therefore
-//! mean nothing; lengths, groups, order of calls and volume do.
+//! mean nothing; lengths, groups, order of calls, volume and memory do: as on other hosts, the result of a reduction is in the
+//! buffer that was given.
 //!
 //! Here too: [`record`], which counts the calls of any backend. Not here: predicting the counts (`internevo_core::volume`).
 
@@ -15,8 +16,11 @@ use std::sync::{Arc, OnceLock};
 pub use record::{VolumeRecorder, record};
 
 use super::{
-    Buffer, CommError, Communicator, Counts, ElementKind, FailureCause, Pending, ReduceOp, buffer::on_vector,
-    checks::Caller, self_mail::SelfMail,
+    Buffer, CommError, Communicator, ElementKind, FailureCause, Pending, RankTrace,
+    buffer::on_vector,
+    call::{Call, Place, Verb},
+    member::{Deposit, Engine, Member},
+    self_mail::SelfMail,
 };
 
 /// Settings of a dry world.
@@ -52,7 +56,8 @@ impl Default for DryOptions {
 pub fn dry_world(rank: usize, world: usize, options: DryOptions) -> (Arc<dyn Communicator>, VolumeRecorder) {
     assert!(rank < world, "rank {rank} of a world of {world}");
     let shared = Arc::new(Shared { options, aborted: OnceLock::new() });
-    let comm = Arc::new(Dry { shared, slot: rank, members: (0..world).collect(), to_self: SelfMail::default() });
+    let engine = Arc::new(Dry { shared, to_self: SelfMail::default() });
+    let comm = Arc::new(Member::new(engine, Place::in_world(rank, world)));
     let recorder = VolumeRecorder::new();
     (record(comm, &recorder), recorder)
 }
@@ -66,134 +71,108 @@ struct Shared {
 /// The rank in one group.
 struct Dry {
     shared: Arc<Shared>,
-    slot: usize,
-    members: Vec<usize>,
     /// The only messages that arrive.
     to_self: SelfMail,
 }
 
 impl Dry {
-    fn caller(&self) -> Caller<'_> {
-        Caller { slot: self.slot, members: &self.members }
-    }
-
-    fn alive(&self) -> Result<(), CommError> {
-        let rank = self.members[self.slot];
-        let aborted = |why: &String| FailureCause::Aborted { rank, why: why.clone() };
+    fn alive(&self, place: &Place) -> Result<(), CommError> {
+        let aborted = |why: &String| FailureCause::Aborted { rank: place.rank(), why: why.clone() };
         self.shared.aborted.get().map_or(Ok(()), |why| Err(CommError::new(aborted(why), Vec::new())))
     }
 
-    fn ready(&self, buffer: Buffer) -> Result<Pending, CommError> {
-        self.alive().map(|()| Pending::ready(buffer))
-    }
-
     /// Refuses a result that is too large to be made up.
-    fn affordable(&self, call: &str, kind: ElementKind, len: usize) -> Result<(), CommError> {
+    fn affordable(&self, place: &Place, call: impl ToString, kind: ElementKind, len: usize) -> Result<(), CommError> {
         let (bytes, most) = (len.saturating_mul(kind.size()), self.shared.options.max_result_bytes);
         if bytes <= most {
             return Ok(());
         }
         let reason = format!("the result of {bytes} bytes is beyond max_result_bytes = {most} of the dry world");
-        Err(self.caller().invalid(call, reason))
+        Err(place.invalid(call, reason, Vec::new()))
     }
 }
 
-impl Communicator for Dry {
-    fn rank(&self) -> usize {
-        self.slot
-    }
+impl Engine for Dry {
+    const PEERS: bool = false;
 
-    fn size(&self) -> usize {
-        self.members.len()
-    }
-
-    fn world_ranks(&self) -> &[usize] {
-        &self.members
-    }
-
-    fn split(&self, color: Option<u32>, _key: i32) -> Result<Option<Arc<dyn Communicator>>, CommError> {
-        match (color, self.size()) {
-            (None, _) => Ok(None),
-            (Some(_), 1) => self.subgroup(&[0]).map(Some),
-            _ => {
-                Err(self.caller().invalid("split", "a dry rank cannot ask the others for their colors; use `subgroup`"))
+    fn post(&self, place: &Place, _sequence: u64, call: Call, deposit: Deposit) -> Result<Pending, CommError> {
+        self.alive(place)?;
+        let Deposit { mut buffer, send, receive } = deposit;
+        let (slot, ranks) = (place.slot, place.members.len());
+        let part = call.len / ranks;
+        Ok(Pending::ready(match call.verb {
+            Verb::AllReduce(_) | Verb::Broadcast { .. } | Verb::Barrier => buffer,
+            Verb::ReduceScatter(_) => {
+                on_vector!(&mut buffer, v => {
+                    v.copy_within(slot * part..(slot + 1) * part, 0);
+                    v.truncate(part);
+                });
+                buffer
             }
-        }
+            Verb::AllGather => {
+                self.affordable(place, call, call.kind, call.len.saturating_mul(ranks))?;
+                on_vector!(buffer, v => v.repeat(ranks).into())
+            }
+            Verb::AllGatherInPlace => {
+                for other in (0..ranks).filter(|other| *other != slot) {
+                    on_vector!(&mut buffer, v => v.copy_within(slot * part..(slot + 1) * part, other * part));
+                }
+                buffer
+            }
+            Verb::AllToAll => {
+                self.affordable(place, call, call.kind, receive.iter().sum())?;
+                on_vector!(buffer, v => mirrored(&v, &send, &receive).into())
+            }
+            Verb::Split if ranks == 1 => buffer,
+            Verb::Split => {
+                let reason = "a dry rank cannot ask the others for their colors; use `subgroup`";
+                return Err(place.invalid(call, reason, Vec::new()));
+            }
+        }))
     }
 
-    fn subgroup(&self, members: &[usize]) -> Result<Arc<dyn Communicator>, CommError> {
-        let slot = self.caller().place(members)?;
-        let members = members.iter().map(|member| self.members[*member]).collect();
-        Ok(Arc::new(Self { shared: self.shared.clone(), slot, members, to_self: SelfMail::default() }))
-    }
-
-    fn all_reduce(&self, buffer: Buffer, op: ReduceOp) -> Result<Pending, CommError> {
-        self.caller().reducible("all_reduce", &buffer, op)?;
-        self.ready(buffer)
-    }
-
-    fn reduce_scatter(&self, buffer: Buffer, op: ReduceOp) -> Result<Pending, CommError> {
-        self.caller().reducible("reduce_scatter", &buffer, op)?;
-        self.caller().divisible("reduce_scatter", &buffer)?;
-        let part = buffer.len() / self.size();
-        self.ready(on_vector!(buffer, v => v[self.slot * part..][..part].to_vec().into()))
-    }
-
-    fn all_gather(&self, buffer: Buffer) -> Result<Pending, CommError> {
-        self.affordable("all_gather", buffer.kind(), buffer.len().saturating_mul(self.size()))?;
-        self.ready(on_vector!(buffer, v => v.repeat(self.size()).into()))
-    }
-
-    fn all_gather_in_place(&self, mut buffer: Buffer) -> Result<Pending, CommError> {
-        self.caller().divisible("all_gather_in_place", &buffer)?;
-        let part = buffer.len() / self.size();
-        let own = self.slot * part..(self.slot + 1) * part;
-        for slot in (0..self.size()).filter(|slot| *slot != self.slot) {
-            on_vector!(&mut buffer, v => v.copy_within(own.clone(), slot * part));
-        }
-        self.ready(buffer)
-    }
-
-    fn all_to_all_v(&self, buffer: Buffer, counts: &Counts) -> Result<Pending, CommError> {
-        self.caller().counted(&buffer, counts)?;
-        self.affordable("all_to_all_v", buffer.kind(), counts.receive.iter().sum())?;
-        self.ready(on_vector!(buffer, v => mirrored(&v, counts).into()))
-    }
-
-    fn broadcast(&self, buffer: Buffer, root: usize) -> Result<Pending, CommError> {
-        self.caller().peer("broadcast from", root)?;
-        self.ready(buffer)
-    }
-
-    fn send(&self, buffer: Buffer, to: usize, tag: u32) -> Result<Pending, CommError> {
-        if self.caller().peer("send to", to)? == self.slot {
+    fn send(&self, place: &Place, buffer: Buffer, to: usize, tag: u32) -> Result<Pending, CommError> {
+        self.alive(place)?;
+        if to == place.slot {
             self.to_self.post(tag, buffer);
         }
-        self.ready(Buffer::U8(Vec::new()))
+        Ok(Pending::ready(Buffer::U8(Vec::new())))
     }
 
-    fn recv(&self, kind: ElementKind, len: usize, from: usize, tag: u32) -> Result<Pending, CommError> {
-        self.affordable("recv", kind, len)?;
-        if self.caller().peer("receive from", from)? != self.slot {
-            return self.ready(Buffer::zeros(kind, len));
-        }
-        self.ready(self.to_self.take(self.caller(), kind, len, tag)?)
-    }
-
-    fn barrier(&self) -> Result<(), CommError> {
-        self.alive()
+    fn receive(
+        &self,
+        place: &Place,
+        kind: ElementKind,
+        len: usize,
+        from: usize,
+        tag: u32,
+    ) -> Result<Pending, CommError> {
+        self.alive(place)?;
+        self.affordable(place, "recv", kind, len)?;
+        let own = from == place.slot;
+        let message = if own { self.to_self.take(place, kind, len, tag)? } else { Buffer::zeros(kind, len) };
+        Ok(Pending::ready(message))
     }
 
     fn abort(&self, why: &str) {
         self.shared.aborted.get_or_init(|| why.to_owned());
     }
+
+    fn flight(&self) -> Vec<RankTrace> {
+        Vec::new()
+    }
+
+    fn divided(self: &Arc<Self>, color: Option<u32>, _key: i32) -> Result<Option<Arc<Self>>, CommError> {
+        let group = |_| Arc::new(Self { shared: self.shared.clone(), to_self: SelfMail::default() });
+        Ok(color.map(group))
+    }
 }
 
 /// What a rank would get from peers that send as it sends: its own part for each, cut or repeated to what is received.
-fn mirrored<T: Copy + Default>(sent: &[T], counts: &Counts) -> Vec<T> {
+fn mirrored<T: Copy + Default>(sent: &[T], send: &[usize], receive: &[usize]) -> Vec<T> {
     let mut rest = sent;
-    let mut received = Vec::with_capacity(counts.receive.iter().sum());
-    for (send, receive) in counts.send.iter().zip(&counts.receive) {
+    let mut received = Vec::with_capacity(receive.iter().sum());
+    for (send, receive) in send.iter().zip(receive) {
         let (part, others) = rest.split_at(*send);
         rest = others;
         let filler = if part.is_empty() { &[T::default()] } else { part };

@@ -7,7 +7,7 @@ use std::{
 
 use internevo_core::volume::{Verb, VolumeRow};
 
-use crate::comm::{Buffer, CommError, Communicator, Counts, ElementKind, Pending, ReduceOp};
+use crate::comm::{Buffer, CommError, Communicator, Counts, ElementKind, Pending, RankTrace, ReduceOp};
 
 /// The counts of one rank, over all its groups. Cloning shares them.
 #[derive(Clone, Default)]
@@ -209,6 +209,10 @@ impl Communicator for Recorded {
 
     fn abort(&self, why: &str) {
         self.inner.abort(why);
+    }
+
+    fn flight(&self) -> Vec<RankTrace> {
+        self.inner.flight()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The communicator trait over NCCL: host buffers go up to the device, through the collective and down again.
+//! Communicators over NCCL: host buffers go up to the device, through the collective and down again.
 
 use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
@@ -10,8 +10,11 @@ use cudarc::driver::{CudaEvent, CudaSlice, CudaStream, DevicePtrMut};
 
 use super::{DeviceCommunicator, Nccl, NcclError, NcclId, RawSlice, RawStream, error::driver};
 use crate::comm::{
-    Buffer, CommError, Communicator, Counts, ElementKind, FailureCause, Pending, ReduceOp, buffer::on_vector,
-    checks::Caller, self_mail::SelfMail,
+    Buffer, CommError, Communicator, Counts, ElementKind, FailureCause, Pending, RankTrace, ReduceOp,
+    buffer::on_vector,
+    call::{Call, Place, Verb},
+    member::{Deposit, Engine, Member},
+    self_mail::SelfMail,
 };
 
 /// Pauses between looks at an operation under way: the first ones short for small messages, then longer to leave the core alone.
@@ -34,14 +37,47 @@ impl Default for NcclOptions {
     }
 }
 
-/// One rank's handle on a group. Every group has a stream of its own; operations of a group run in the order of the calls.
+/// One rank of an NCCL world. Every group has a stream of its own; operations of a group run in the order of the calls.
 ///
 /// **Messages.** NCCL has no tags: messages between two ranks must be received in the order in which they were sent, across tags and
 /// groups. Those to higher ranks and those to lower ranks travel apart, so that two ranks may send to each other first and
 /// receive afterwards.
-pub struct NcclCommunicator {
+pub struct NcclWorld {
+    world: Arc<Member<Group>>,
+    device: Arc<DeviceCommunicator>,
+}
+
+impl NcclWorld {
+    /// Joins the world of `size` ranks that `id` names. Collective: returns when all ranks have joined.
+    ///
+    /// # Errors
+    /// As [`DeviceCommunicator::new`].
+    pub fn new(nccl: &Nccl, id: NcclId, rank: usize, size: usize, options: NcclOptions) -> Result<Self, NcclError> {
+        let lane = Lane::new(DeviceCommunicator::new(nccl, options.gpu, id, rank, size)?)?;
+        let (up, down) = (lane.twin()?, lane.twin()?);
+        let copies = lane.comm.context().new_stream().map_err(driver("create a stream"))?;
+        let all = [&lane, &up, &down].map(|lane| Arc::downgrade(&lane.comm));
+        let (all, failure) = (Mutex::new(all.into()), OnceLock::new());
+        let world = Arc::new(World { rank, options, copies, up, down, all, failure });
+        let device = lane.comm.clone();
+        let group = Arc::new(Group { lane, to_self: SelfMail::default(), world });
+        Ok(Self { world: Arc::new(Member::new(group, Place::in_world(rank, size))), device })
+    }
+
+    /// The group of all ranks.
+    pub fn communicator(&self) -> Arc<dyn Communicator> {
+        self.world.clone()
+    }
+
+    /// The verbs of the group of all ranks on device memory, for tensors that are there already.
+    pub fn device(&self) -> &DeviceCommunicator {
+        &self.device
+    }
+}
+
+/// This rank in one group.
+struct Group {
     lane: Lane,
-    members: Vec<usize>,
     to_self: SelfMail,
     world: Arc<World>,
 }
@@ -83,30 +119,7 @@ impl Lane {
     }
 }
 
-impl NcclCommunicator {
-    /// Joins the world of `size` ranks that `id` names. Collective: returns when all ranks have joined.
-    ///
-    /// # Errors
-    /// As [`DeviceCommunicator::new`].
-    pub fn new(nccl: &Nccl, id: NcclId, rank: usize, size: usize, options: NcclOptions) -> Result<Self, NcclError> {
-        let lane = Lane::new(DeviceCommunicator::new(nccl, options.gpu, id, rank, size)?)?;
-        let (up, down) = (lane.twin()?, lane.twin()?);
-        let copies = lane.comm.context().new_stream().map_err(driver("create a stream"))?;
-        let all = [&lane, &up, &down].map(|lane| Arc::downgrade(&lane.comm));
-        let (all, failure) = (Mutex::new(all.into()), OnceLock::new());
-        let world = Arc::new(World { rank, options, copies, up, down, all, failure });
-        Ok(Self { lane, members: (0..size).collect(), to_self: SelfMail::default(), world })
-    }
-
-    /// The group's verbs on device memory, for tensors that are there already.
-    pub fn device(&self) -> &DeviceCommunicator {
-        &self.lane.comm
-    }
-
-    fn caller(&self) -> Caller<'_> {
-        Caller { slot: self.rank(), members: &self.members }
-    }
-
+impl Group {
     /// A collective whose result takes the place of what is sent.
     fn in_place(
         &self,
@@ -140,136 +153,103 @@ impl NcclCommunicator {
     }
 }
 
-impl Communicator for NcclCommunicator {
-    fn rank(&self) -> usize {
-        self.lane.comm.rank()
+impl Engine for Group {
+    fn post(&self, place: &Place, _sequence: u64, call: Call, deposit: Deposit) -> Result<Pending, CommError> {
+        let Deposit { buffer, send, receive } = deposit;
+        let (name, slot, ranks) = (call.to_string(), place.slot, place.members.len());
+        // SAFETY, of every call below: `Staged` keeps its memory until the lane's stream has passed the call, and two of them
+        // are different allocations.
+        match call.verb {
+            Verb::AllReduce(op) => self.in_place(name, buffer, |lane, own| {
+                // SAFETY: see above.
+                unsafe { lane.comm.all_reduce(own, own, op, lane.raw_stream()) }
+            }),
+            Verb::ReduceScatter(op) => self.between(name, buffer, call.len / ranks, |lane, from, to| {
+                // SAFETY: see above.
+                unsafe { lane.comm.reduce_scatter(from, to, op, lane.raw_stream()) }
+            }),
+            Verb::AllGather | Verb::Split => self.between(name, buffer, call.len * ranks, |lane, from, to| {
+                // SAFETY: see above.
+                unsafe { lane.comm.all_gather(from, to, lane.raw_stream()) }
+            }),
+            Verb::AllGatherInPlace => self.in_place(name, buffer, |lane, own| {
+                let part = own.len / ranks;
+                let start = own.pointer + (slot * part * own.kind.size()) as u64;
+                let from = RawSlice { pointer: start, len: part, kind: own.kind };
+                // SAFETY: see above; sending from the own part of what is received is NCCL's in-place form.
+                unsafe { lane.comm.all_gather(from, own, lane.raw_stream()) }
+            }),
+            Verb::AllToAll => {
+                let (len, counts) = (receive.iter().sum(), Counts { send, receive });
+                self.between(name, buffer, len, |lane, from, to| {
+                    // SAFETY: see above.
+                    unsafe { lane.comm.all_to_all_v(from, to, &counts, lane.raw_stream()) }
+                })
+            }
+            Verb::Broadcast { root } => self.in_place(name, buffer, |lane, own| {
+                // SAFETY: see above.
+                unsafe { lane.comm.broadcast(own, root, lane.raw_stream()) }
+            }),
+            Verb::Barrier => self.in_place(name, Buffer::U8(vec![0]), |lane, own| {
+                // SAFETY: see above.
+                unsafe { lane.comm.all_reduce(own, own, ReduceOp::Max, lane.raw_stream()) }
+            }),
+        }
     }
 
-    fn size(&self) -> usize {
-        self.members.len()
-    }
-
-    fn world_ranks(&self) -> &[usize] {
-        &self.members
-    }
-
-    fn split(&self, color: Option<u32>, key: i32) -> Result<Option<Arc<dyn Communicator>>, CommError> {
+    fn send(&self, place: &Place, buffer: Buffer, to: usize, tag: u32) -> Result<Pending, CommError> {
         self.world.alive()?;
-        let mine = color.map_or(-1, i64::from);
-        let all = self.all_gather(Buffer::I64(vec![mine, i64::from(key)]))?.wait()?.into_i64();
-        let failed = |error: NcclError| self.world.fail(error.on_rank(self.world.rank, "split"));
-        let Some(comm) = self.lane.comm.split(color, key).map_err(failed)? else { return Ok(None) };
-        let mut order: Vec<(i64, usize)> = all
-            .chunks_exact(2)
-            .zip(&self.members)
-            .filter(|(pair, _)| pair[0] == mine)
-            .map(|(pair, rank)| (pair[1], *rank))
-            .collect();
-        // Stable: equal keys keep their present order, as NCCL does.
-        order.sort_by_key(|(key, _)| *key);
-        let lane = Lane::new(comm).map_err(failed)?;
-        self.world.all.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&lane.comm));
-        let members = order.into_iter().map(|(_, rank)| rank).collect();
-        Ok(Some(Arc::new(Self { lane, members, to_self: SelfMail::default(), world: self.world.clone() })))
-    }
-
-    fn all_reduce(&self, buffer: Buffer, op: ReduceOp) -> Result<Pending, CommError> {
-        self.caller().reducible("all_reduce", &buffer, op)?;
-        self.in_place(named("all_reduce", &buffer), buffer, |lane, own| {
-            // SAFETY: `Staged` keeps the memory until the lane's stream has passed the call.
-            unsafe { lane.comm.all_reduce(own, own, op, lane.raw_stream()) }
-        })
-    }
-
-    fn reduce_scatter(&self, buffer: Buffer, op: ReduceOp) -> Result<Pending, CommError> {
-        self.caller().reducible("reduce_scatter", &buffer, op)?;
-        self.caller().divisible("reduce_scatter", &buffer)?;
-        let len = buffer.len() / self.size();
-        self.between(named("reduce_scatter", &buffer), buffer, len, |lane, send, receive| {
-            // SAFETY: as in `all_reduce`.
-            unsafe { lane.comm.reduce_scatter(send, receive, op, lane.raw_stream()) }
-        })
-    }
-
-    fn all_gather(&self, buffer: Buffer) -> Result<Pending, CommError> {
-        let len = buffer.len() * self.size();
-        self.between(named("all_gather", &buffer), buffer, len, |lane, send, receive| {
-            // SAFETY: as in `all_reduce`.
-            unsafe { lane.comm.all_gather(send, receive, lane.raw_stream()) }
-        })
-    }
-
-    fn all_gather_in_place(&self, buffer: Buffer) -> Result<Pending, CommError> {
-        self.caller().divisible("all_gather_in_place", &buffer)?;
-        let (rank, part) = (self.rank(), buffer.len() / self.size());
-        self.in_place(named("all_gather_in_place", &buffer), buffer, |lane, own| {
-            let start = own.pointer + (rank * part * own.kind.size()) as u64;
-            let send = RawSlice { pointer: start, len: part, kind: own.kind };
-            // SAFETY: as in `all_reduce`; sending from part `rank` of what is received is NCCL's in-place form.
-            unsafe { lane.comm.all_gather(send, own, lane.raw_stream()) }
-        })
-    }
-
-    fn all_to_all_v(&self, buffer: Buffer, counts: &Counts) -> Result<Pending, CommError> {
-        self.caller().counted(&buffer, counts)?;
-        let len = counts.receive.iter().sum();
-        self.between(named("all_to_all_v", &buffer), buffer, len, |lane, send, receive| {
-            // SAFETY: as in `all_reduce`; the slices are different allocations.
-            unsafe { lane.comm.all_to_all_v(send, receive, counts, lane.raw_stream()) }
-        })
-    }
-
-    fn broadcast(&self, buffer: Buffer, root: usize) -> Result<Pending, CommError> {
-        self.caller().peer("broadcast from", root)?;
-        self.in_place(named("broadcast", &buffer), buffer, |lane, own| {
-            // SAFETY: as in `all_reduce`.
-            unsafe { lane.comm.broadcast(own, root, lane.raw_stream()) }
-        })
-    }
-
-    fn send(&self, buffer: Buffer, to: usize, tag: u32) -> Result<Pending, CommError> {
-        self.world.alive()?;
-        let peer = self.members[self.caller().peer("send to", to)?];
+        let (peer, call) = (place.members[to], format!("send({} x {})", buffer.kind(), buffer.len()));
         if peer == self.world.rank {
             self.to_self.post(tag, buffer);
             return Ok(Pending::ready(Buffer::U8(Vec::new())));
         }
-        let call = named("send", &buffer);
         let sent = Staged::up(&self.world, self.world.towards(peer), buffer).and_then(|mut staged| {
-            // SAFETY: as in `all_reduce`: freeing the memory is queued behind the call.
+            // SAFETY: freeing the memory is queued behind the call.
             staged.run(|lane, own| unsafe { lane.comm.send(own, peer, lane.raw_stream()) })
         });
         sent.map_err(|error| self.world.fail(error.on_rank(self.world.rank, &call)))?;
         Ok(Pending::ready(Buffer::U8(Vec::new())))
     }
 
-    fn recv(&self, kind: ElementKind, len: usize, from: usize, tag: u32) -> Result<Pending, CommError> {
+    fn receive(
+        &self,
+        place: &Place,
+        kind: ElementKind,
+        len: usize,
+        from: usize,
+        tag: u32,
+    ) -> Result<Pending, CommError> {
         self.world.alive()?;
-        let peer = self.members[self.caller().peer("receive from", from)?];
+        let peer = place.members[from];
         if peer == self.world.rank {
-            return self.to_self.take(self.caller(), kind, len, tag).map(Pending::ready);
+            return self.to_self.take(place, kind, len, tag).map(Pending::ready);
         }
         let lane = if peer < self.world.rank { &self.world.up } else { &self.world.down };
         let posted = Staged::room(&self.world, lane, kind, len).and_then(|mut staged| {
-            // SAFETY: as in `all_reduce`.
+            // SAFETY: `Staged` keeps its memory until the lane's stream has passed the call.
             staged.run(|lane, own| unsafe { lane.comm.recv(own, peer, lane.raw_stream()) })?;
             Ok(staged)
         });
         self.world.pending(posted, format!("recv({kind} x {len}) from rank {peer}"))
     }
 
-    fn barrier(&self) -> Result<(), CommError> {
-        self.all_reduce(Buffer::U8(vec![0]), ReduceOp::Max)?.wait().map(drop)
-    }
-
     fn abort(&self, why: &str) {
         let cause = FailureCause::Aborted { rank: self.world.rank, why: why.to_owned() };
         self.world.fail(CommError::new(cause, Vec::new()));
     }
-}
 
-fn named(verb: &str, buffer: &Buffer) -> String {
-    format!("{verb}({} x {})", buffer.kind(), buffer.len())
+    fn flight(&self) -> Vec<RankTrace> {
+        Vec::new()
+    }
+
+    fn divided(self: &Arc<Self>, color: Option<u32>, key: i32) -> Result<Option<Arc<Self>>, CommError> {
+        let failed = |error: NcclError| self.world.fail(error.on_rank(self.world.rank, "split"));
+        let Some(comm) = self.lane.comm.split(color, key).map_err(failed)? else { return Ok(None) };
+        let lane = Lane::new(comm).map_err(failed)?;
+        self.world.all.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&lane.comm));
+        Ok(Some(Arc::new(Self { lane, to_self: SelfMail::default(), world: self.world.clone() })))
+    }
 }
 
 impl World {

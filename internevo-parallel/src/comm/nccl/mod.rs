@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `library.rs` | finding `libnccl` and its functions, without ever panicking; [`diagnose`] for `internevo doctor` |
 //! | `device.rs` | [`DeviceCommunicator`]: the verbs on raw device pointers and a stream, for tensors that are on the GPU already |
-//! | `host.rs` | [`NcclCommunicator`]: the [`Communicator`](super::Communicator) trait, its buffers staged through device memory |
+//! | `host.rs` | [`NcclWorld`]: the [`Communicator`](super::Communicator) trait, its buffers staged through device memory |
 //!
 //! **What differs from the other backends.** NCCL chooses its own order of additions: sums of floats repeat on the same machines,
 //! but are not the tree that the trait promises, so runs are not bit-identical across layouts. NCCL notices neither a rank that
@@ -27,5 +27,5 @@ mod tests;
 
 pub use device::{DeviceCommunicator, DeviceType, RawSlice, RawStream};
 pub use error::NcclError;
-pub use host::{NcclCommunicator, NcclOptions};
+pub use host::{NcclOptions, NcclWorld};
 pub use library::{Diagnosis, LIBRARY_VARIABLE, MissingLibrary, Nccl, NcclId, diagnose, locate};
