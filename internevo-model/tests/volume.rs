@@ -136,7 +136,7 @@ fn micro_batch(index: usize) -> PackedBatch {
         for position in 0..length {
             let draw = rng.below((TOKENS + start + position) as u64, 4 * VOCAB as u64);
             batch.tokens.push(draw as u32 / 4);
-            batch.labels.push(if draw % 4 == 0 { IGNORE_INDEX } else { (draw / 5) as i32 });
+            batch.labels.push(if draw.is_multiple_of(4) { IGNORE_INDEX } else { (draw / 5) as i32 });
             batch.position_ids.push(position as u32);
         }
         batch.cu_seqlens.push((start + length) as u32);
