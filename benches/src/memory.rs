@@ -25,7 +25,7 @@ const TOKENS: usize = 512;
 /// Stack of the thread that trains: autodiff recurses over the tape.
 const STACK_BYTES: usize = 64 << 20;
 
-/// The system's allocator with a count of the bytes that live and of the most that lived since [`restart`].
+/// The system's allocator with a count of the bytes that live and of the most that lived since `restart`.
 pub struct Counting;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);

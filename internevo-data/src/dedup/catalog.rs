@@ -12,7 +12,7 @@ use super::spill::{Scratch, Table};
 use crate::Document;
 
 /// Which copy stays. Ties are broken by input order, so the choice never depends on the order of work. Documents of an index
-/// ([`super::index`]) always stay.
+/// (`dedup/index.rs`) always stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepRule {
     /// The one with the greatest `date`, else `timestamp`, else `dump` (numbers by value, texts alphabetically by their first 23

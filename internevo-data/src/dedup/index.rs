@@ -140,7 +140,7 @@ pub struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// Adds a document in the form that [`encode`] gave it.
+    /// Adds a document in the form that `encode` gave it.
     ///
     /// # Errors
     /// When the file cannot be written.

@@ -96,7 +96,7 @@ impl Sorted {
         self.memory.len() * ITEM_BYTES
     }
 
-    /// Adds a file of ascending items ([`Sorted::write_to`]) to what is read.
+    /// Adds a file of ascending items to what is read.
     pub fn add_run(&mut self, path: PathBuf) {
         self.runs.push(path);
     }
