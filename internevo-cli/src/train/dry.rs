@@ -4,7 +4,7 @@
 use internevo_core::{
     batch::PackedBatch,
     config::Config,
-    estimate::{self, Step},
+    estimate::{self, Step, TensorMode},
     layout::ParallelLayout,
     volume::VolumeRow,
 };
@@ -12,7 +12,7 @@ use internevo_model::{Engine, ModelSpec};
 use internevo_parallel::comm::{DryOptions, dry_world};
 use serde_json::json;
 
-use crate::{context::Context, error::OrUser as _, terminal};
+use crate::{context::Context, error::OrUser as _, terminal, user_bail};
 
 /// Runs the step and prints its communication.
 ///
@@ -20,6 +20,10 @@ use crate::{context::Context, error::OrUser as _, terminal};
 /// A model whose part of one rank does not fit this machine, or settings that make no sense.
 pub fn run(cx: &Context, config: &Config, layout: &ParallelLayout) -> anyhow::Result<()> {
     let spec = ModelSpec::from_config(&config.model, config.tokenizer.vocab_size, config.data.seq_len).or_user()?;
+    let mode = &config.parallel.tensor.mode;
+    if TensorMode::named(mode).is_none() {
+        user_bail!("launch.communicator = \"dry\": there are no formulas for the strategy `{mode}` of another crate");
+    }
     let step = Step::from_config(config, layout.clone(), spec.vocab);
     let memory = estimate::memory(&step, 0);
     let (world, recorder) = dry_world(0, layout.world(), DryOptions::default());
