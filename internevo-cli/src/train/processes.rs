@@ -39,10 +39,9 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
 enum Orders {
     /// Train this run.
     Train { run: PathBuf, start: Start },
-    /// There is nothing left to do.
+    /// There is nothing to do: the run is finished, or rank 0 cannot begin, and says why. The others end without an error: a code
+    /// of their own would let mpirun end rank 0 before it has spoken.
     Nothing,
-    /// Rank 0 cannot begin, and says why.
-    GiveUp,
 }
 
 /// Trains as this process's rank.
@@ -56,8 +55,10 @@ pub fn run(cx: &Context, resolved: &Resolved, resume: &ResumeRequest, layout: Pa
     let (rank, size) = (world.communicator().rank(), world.communicator().size());
     if size != layout.world() {
         let wanted = layout.world();
+        world.close()?;
         if rank > 0 {
-            return Err(Silent.into());
+            // A code of their own would let mpirun end rank 0 before it has spoken.
+            return Ok(());
         }
         user_bail!(
             "launch.ranks: {wanted} ranks are configured, {size} processes were started; add --set launch.ranks={size}"
@@ -129,7 +130,7 @@ fn lead(
         Ok(session) => session,
         Err(error) => {
             // The others have nothing to add.
-            announce(&*comm, &Orders::GiveUp)?;
+            announce(&*comm, &Orders::Nothing)?;
             world.close()?;
             return Err(error);
         }
@@ -168,10 +169,6 @@ fn follow(
     let (run, start) = match await_orders(&*comm)? {
         Orders::Train { run, start } => (run, start),
         Orders::Nothing => return Ok(world.close()?),
-        Orders::GiveUp => {
-            world.close()?;
-            return Err(Silent.into());
-        }
     };
     let _ = failure.run.set(run.clone());
     let interrupt = Interrupt::install(&cx.console, "the same command continues where it stopped");

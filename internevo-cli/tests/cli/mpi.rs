@@ -146,11 +146,12 @@ fn a_wrong_number_of_processes_is_one_clear_mistake() {
     let launcher = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "2"];
     let output = processes(&workshop, &launcher, &[]).output().expect("mpirun starts");
     let text = stderr(&output);
-    assert!(!output.status.success(), "{text}");
+    assert_eq!(output.status.code(), Some(2), "{text}");
     assert_eq!(text.matches("add --set launch.ranks=2").count(), 1, "{text}");
     let output =
         processes(&workshop, &MPIRUN, &["--set", "data.train_folder=/no/such/folder"]).output().expect("mpirun");
     let text = stderr(&output);
-    assert!(!output.status.success() && text.contains("/no/such/folder"), "rank 0 says why: {text}");
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("/no/such/folder"), "rank 0 says why: {text}");
     assert!(!text.contains("rank 0 left"), "the others have nothing to add: {text}");
 }
