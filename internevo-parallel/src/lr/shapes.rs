@@ -99,7 +99,8 @@ impl LrSchedule for WarmupSchedule {
         if step < self.init_steps {
             0.0
         } else if step < begin {
-            self.peak * (step + 1 - self.init_steps) as f64 / self.warmup_steps as f64
+            // The share first: at its end it is exactly 1, and the rate the peak.
+            self.peak * ((step + 1 - self.init_steps) as f64 / self.warmup_steps as f64)
         } else {
             self.after_warmup(step, begin)
         }
