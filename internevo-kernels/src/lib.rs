@@ -3,6 +3,8 @@
 pub mod attention;
 pub mod autograd;
 pub mod cross_entropy;
+#[cfg(feature = "cube")]
+pub mod cube;
 pub mod embedding;
 pub mod linear;
 pub mod linear_cross_entropy;
@@ -33,8 +35,8 @@ use burn::tensor::Tensor;
 /// Which implementation of an operation runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KernelSet {
-    /// The kernels of this crate, with their own backward. Inputs that are not f32 on the Flex backend take the
-    /// [`KernelSet::Reference`] path.
+    /// The kernels of this crate, with their own backward: on the CPU for f32 on the Flex backend, on a GPU (features `wgpu`,
+    /// `cuda`) for f32, f16 and bf16 on a cubecl device. Other inputs take the [`KernelSet::Reference`] path.
     #[default]
     Fused,
     /// The same formula composed of burn operations and differentiated by burn: any backend, any float dtype.
@@ -42,8 +44,14 @@ pub enum KernelSet {
 }
 
 impl KernelSet {
-    /// Whether the fused kernel applies to an operation with these inputs.
+    /// Whether the fused CPU kernel applies to an operation with these inputs.
     fn fused_for<const D: usize, const E: usize>(self, x: &Tensor<D>, y: &Tensor<E>) -> bool {
         self == KernelSet::Fused && HostTensor::accepts(x) && HostTensor::accepts(y)
+    }
+    /// Whether the fused GPU kernel applies to an operation with these inputs: on one kind of device, of one type.
+    #[cfg(feature = "gpu")]
+    fn gpu_for<const D: usize, const E: usize>(self, x: &Tensor<D>, y: &Tensor<E>) -> bool {
+        let accepted = cube::GpuTensor::accepts(x) && cube::GpuTensor::accepts(y);
+        self == KernelSet::Fused && accepted && x.dtype() == y.dtype()
     }
 }

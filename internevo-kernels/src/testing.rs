@@ -94,6 +94,17 @@ pub fn tracked_devices() -> [Device; 2] {
     [Device::flex().autodiff(), Device::flex().autodiff().gradient_checkpointing()]
 }
 
+/// The same on a GPU, or what this build has for one.
+#[cfg(feature = "gpu")]
+pub fn gpu_devices() -> Vec<Device> {
+    vec![
+        #[cfg(feature = "wgpu")]
+        Device::wgpu(burn::tensor::DeviceKind::DefaultDevice).autodiff(),
+        #[cfg(feature = "wgpu")]
+        Device::wgpu(burn::tensor::DeviceKind::DefaultDevice).autodiff().gradient_checkpointing(),
+    ]
+}
+
 pub fn leaf<const D: usize>(values: &[f32], shape: [usize; D], device: &Device) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values.to_vec(), shape), device).require_grad()
 }
@@ -112,7 +123,7 @@ pub fn gradient<const D: usize>(leaf: &Tensor<D>, gradients: &Gradients) -> Vec<
 
 /// `(y · weights).sum().backward()`: sends `weights` into the backward of `y`.
 pub fn backward_with(y: Tensor<2>, weights: &[f32]) -> Gradients {
-    let weights = plain(weights, y.dims());
+    let weights = Tensor::from_data(TensorData::new(weights.to_vec(), y.dims()), &y.device().inner());
     (y * weights).sum().backward()
 }
 

@@ -9,6 +9,8 @@ mod recompute;
 pub use host::HostTensor;
 pub use recompute::{Recording, deliver, enter_beside, nothing, recompute};
 
+#[cfg(feature = "gpu")]
+use burn::backend::Cube;
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::{BalancedCheckpointing, CheckpointStrategy, NoCheckpointing};
@@ -16,10 +18,32 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::{
     Autodiff, AutodiffBackend, Backend, BackendTensor, DispatchAutodiffContext, DispatchKindConversion, DispatchTensor,
-    Flex, GradientCheckpointingStrategy,
+    DispatchTensorKind, Flex, GradientCheckpointingStrategy,
 };
 use burn::tensor::Tensor;
 use std::sync::{Arc, Mutex};
+
+/// Calls a function that is generic over backend and checkpointing strategy (and more) with those of a [`Tape`].
+macro_rules! on_tape {
+    ($tape:expr, $function:ident::<$($more:ident)?>($($argument:expr),*)) => {
+        match ($tape.backend, $tape.strategy) {
+            (TapeBackend::Flex, GradientCheckpointingStrategy::Disabled) => {
+                $function::<Flex, NoCheckpointing, $($more)?>($($argument),*)
+            }
+            (TapeBackend::Flex, GradientCheckpointingStrategy::Balanced) => {
+                $function::<Flex, BalancedCheckpointing, $($more)?>($($argument),*)
+            }
+            #[cfg(feature = "gpu")]
+            (TapeBackend::Cube, GradientCheckpointingStrategy::Disabled) => {
+                $function::<Cube, NoCheckpointing, $($more)?>($($argument),*)
+            }
+            #[cfg(feature = "gpu")]
+            (TapeBackend::Cube, GradientCheckpointingStrategy::Balanced) => {
+                $function::<Cube, BalancedCheckpointing, $($more)?>($($argument),*)
+            }
+        }
+    };
+}
 
 /// An input of a [`Function`]: a float tensor whose rank is forgotten.
 pub struct Input {
@@ -43,7 +67,7 @@ type ErasedBackward<const N: usize> = Box<dyn FnOnce(DispatchTensor, [bool; N]) 
 
 /// A function being recorded on the tape: made by [`Function::enter`], ended by [`Function::finish`].
 ///
-/// It works on tensors with autodiff (either checkpointing strategy; the function itself is never recomputed), on
+/// It works on tensors of the Flex backend and, with a GPU feature, of cubecl devices: with autodiff (either checkpointing strategy; the function itself is never recomputed), on
 /// plain tensors (nothing is recorded), and on a mixture (plain tensors are constants). One output only: pack several
 /// into one tensor. First order only, like burn's own tape.
 ///
@@ -62,7 +86,7 @@ type ErasedBackward<const N: usize> = Box<dyn FnOnce(DispatchTensor, [bool; N]) 
 /// ```
 #[must_use = "a function that is not finished leaves no trace on the tape"]
 pub struct Function<const N: usize> {
-    strategy: Option<GradientCheckpointingStrategy>,
+    tape: Option<Tape>,
     guards: Vec<NodeGuard>,
     tracked: [bool; N],
 }
@@ -73,22 +97,16 @@ impl<const N: usize> Function<N> {
     /// The inputs are moved, so a buffer that nobody else holds can be reused by the forward.
     ///
     /// # Panics
-    /// If an autodiff input does not live on the Flex backend, or two carry different checkpointing strategies.
+    /// If an autodiff input lives on a backend that is not served, or two carry different checkpointing strategies.
     pub fn enter(inputs: [Input; N]) -> (Self, [DispatchTensor; N]) {
         let tracked = inputs.each_ref().map(|input| input.tracked);
-        let strategy = inputs.iter().find_map(|input| match input.tensor.autodiff {
-            DispatchAutodiffContext::Enabled(strategy) => Some(strategy),
-            DispatchAutodiffContext::Disabled => None,
-        });
+        let tape = inputs.iter().find_map(|input| Tape::of(&input.tensor));
         let mut guards = Vec::with_capacity(N);
-        let plain = inputs.map(|input| match strategy {
+        let plain = inputs.map(|input| match tape {
             None => input.tensor,
-            Some(GradientCheckpointingStrategy::Disabled) => split::<Flex, NoCheckpointing>(input.tensor, &mut guards),
-            Some(GradientCheckpointingStrategy::Balanced) => {
-                split::<Flex, BalancedCheckpointing>(input.tensor, &mut guards)
-            }
+            Some(tape) => on_tape!(tape, split(input.tensor, &mut guards)),
         });
-        (Self { strategy, guards, tracked }, plain)
+        (Self { tape, guards, tracked }, plain)
     }
 
     /// Which inputs take part in a recorded graph. All false: the backward will never run, so save nothing for it.
@@ -105,16 +123,43 @@ impl<const N: usize> Function<N> {
         output: Tensor<D>,
         backward: impl FnOnce(Tensor<D>, [bool; N]) -> [InputGradient; N] + Send + 'static,
     ) -> Tensor<D> {
-        let Some(strategy) = self.strategy else { return output };
+        let Some(tape) = self.tape else { return output };
         let erased: ErasedBackward<N> =
             Box::new(move |gradient, needed| backward(Tensor::from_dispatch(gradient), needed));
         let output = output.into_dispatch();
-        Tensor::from_dispatch(match strategy {
-            GradientCheckpointingStrategy::Disabled => record::<Flex, NoCheckpointing, N>(self.guards, output, erased),
-            GradientCheckpointingStrategy::Balanced => {
-                record::<Flex, BalancedCheckpointing, N>(self.guards, output, erased)
-            }
-        })
+        Tensor::from_dispatch(on_tape!(tape, record::<N>(self.guards, output, erased)))
+    }
+}
+
+/// Whose tape a function is recorded on.
+#[derive(Clone, Copy, Debug)]
+struct Tape {
+    backend: TapeBackend,
+    strategy: GradientCheckpointingStrategy,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum TapeBackend {
+    Flex,
+    #[cfg(feature = "gpu")]
+    Cube,
+}
+
+impl Tape {
+    /// The tape of a tensor with autodiff.
+    fn of(tensor: &DispatchTensor) -> Option<Self> {
+        let DispatchAutodiffContext::Enabled(strategy) = tensor.autodiff else { return None };
+        let kind = match &tensor.kind {
+            DispatchTensorKind::Autodiff(inner) => inner,
+            kind => kind,
+        };
+        let backend = match kind {
+            #[cfg(feature = "gpu")]
+            DispatchTensorKind::Cube(_) => TapeBackend::Cube,
+            // What is not Flex either is refused, by name, where the tensor is taken apart.
+            _ => TapeBackend::Flex,
+        };
+        Some(Self { backend, strategy })
     }
 }
 

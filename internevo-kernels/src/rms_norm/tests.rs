@@ -60,3 +60,49 @@ fn a_nan_spoils_its_row_and_the_weight_gradient() {
     let gradients = y.sum().backward();
     assert!(gradient(&tw, &gradients).iter().all(|v| v.is_nan()));
 }
+
+#[cfg(feature = "gpu")]
+mod gpu {
+    use super::super::cube;
+    use super::*;
+    use crate::cube::F32;
+    use crate::cube::testing::{assert_buffer, on_every_device, random};
+
+    #[test]
+    fn forward_and_both_gradients_agree_with_f64_for_odd_sizes() {
+        let mut generator = Random::fresh();
+        on_every_device(|client, elem| {
+            for width in [1, 7, 64, 8 * generator.between(1, 130), generator.between(1, 1500)] {
+                let rows = generator.between(1, 40);
+                let (x, x_on) = random(&mut generator, client, rows * width, elem);
+                let (w, w_on) = random(&mut generator, client, width, elem);
+                let (dy, dy_on) = random(&mut generator, client, rows * width, elem);
+                let (y, rstd) = cube::forward(client, &x_on, &w_on, EPS as f32);
+                let (dx, dw) = cube::backward(client, &x_on, &w_on, &rstd, &dy_on);
+                let (exact_dx, exact_dw) = reference::backward(&x, &w, EPS, &dy);
+                let what = format!("{rows}x{width}");
+                assert_buffer(&format!("y {what}"), client, &y, &reference::forward(&x, &w, EPS), elem);
+                assert_buffer(&format!("dx {what}"), client, &dx, &exact_dx, elem);
+                assert_buffer(&format!("dw {what}"), client, &dw, &exact_dw, F32);
+            }
+        });
+    }
+
+    #[test]
+    fn the_operation_gives_the_gradients_of_burn() {
+        let mut random = Random::fresh();
+        for device in gpu_devices() {
+            let (x, w, dy) = (random.values(13 * 40), random.values(40), random.values(13 * 40));
+            let run = |set| {
+                let (tx, tw) = (leaf(&x, [13, 40], &device), leaf(&w, [40], &device));
+                let y = rms_norm(set, tx.clone(), tw.clone(), EPS);
+                let gradients = backward_with(y.clone(), &dy);
+                [values(y), gradient(&tx, &gradients), gradient(&tw, &gradients)].map(|v| wide(&v))
+            };
+            for (fused, composed) in run(Fused).into_iter().zip(run(Reference)) {
+                let fused: Vec<_> = fused.into_iter().map(|v| v as f32).collect();
+                assert_close("fused against composed", &fused, &composed);
+            }
+        }
+    }
+}

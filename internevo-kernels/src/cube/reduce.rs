@@ -1,0 +1,155 @@
+//! Sums and maxima over a cube, in f32: through planes where the device has them, through shared memory otherwise. The order
+//! of summation is fixed by the shape of the launch, so results repeat to the bit.
+
+use super::{Buffer, Client, F32, Machine, address_type};
+use cubecl::prelude::*;
+
+/// Slots of shared memory that [`cube_sum`] and [`cube_max`] need.
+pub fn scratch_len(units: u32, plane: u32) -> usize {
+    (units / plane.max(1)).max(1) as usize
+}
+
+/// The sum of `value` over the units of a cube, in every unit. All units call it; `scratch` holds [`scratch_len`] slots.
+#[cube]
+pub fn cube_sum(value: f32, scratch: &mut [f32], #[comptime] units: u32, #[comptime] plane: u32) -> f32 {
+    if comptime!(units == 1) {
+        value
+    } else if comptime!(plane > 1) {
+        let partial = plane_sum(value);
+        if comptime!(units <= plane) {
+            partial
+        } else {
+            sync_cube();
+            if UNIT_POS_PLANE == 0 {
+                scratch[(UNIT_POS_X / plane) as usize] = partial;
+            }
+            sync_cube();
+            let mut total = 0.0f32;
+            for slot in 0..comptime!((units / plane) as usize) {
+                total += scratch[slot];
+            }
+            total
+        }
+    } else {
+        sync_cube();
+        scratch[UNIT_POS_X as usize] = value;
+        sync_cube();
+        let mut half = comptime!(units / 2).runtime();
+        while half > 0 {
+            if UNIT_POS_X < half {
+                let other = scratch[(UNIT_POS_X + half) as usize];
+                scratch[UNIT_POS_X as usize] += other;
+            }
+            sync_cube();
+            half /= 2;
+        }
+        scratch[0]
+    }
+}
+
+/// The largest `value` over the units of a cube, in every unit. A NaN may be lost: the caller looks for it elsewhere.
+#[cube]
+pub fn cube_max(value: f32, scratch: &mut [f32], #[comptime] units: u32, #[comptime] plane: u32) -> f32 {
+    if comptime!(units == 1) {
+        value
+    } else if comptime!(plane > 1) {
+        let partial = plane_max(value);
+        if comptime!(units <= plane) {
+            partial
+        } else {
+            sync_cube();
+            if UNIT_POS_PLANE == 0 {
+                scratch[(UNIT_POS_X / plane) as usize] = partial;
+            }
+            sync_cube();
+            let mut largest = scratch[0];
+            for slot in 1..comptime!((units / plane) as usize) {
+                largest = max(largest, scratch[slot]);
+            }
+            largest
+        }
+    } else {
+        sync_cube();
+        scratch[UNIT_POS_X as usize] = value;
+        sync_cube();
+        let mut half = comptime!(units / 2).runtime();
+        while half > 0 {
+            if UNIT_POS_X < half {
+                let other = scratch[(UNIT_POS_X + half) as usize];
+                scratch[UNIT_POS_X as usize] = max(scratch[UNIT_POS_X as usize], other);
+            }
+            sync_cube();
+            half /= 2;
+        }
+        scratch[0]
+    }
+}
+
+/// The sum of the elements of a vector, from the first to the last.
+#[cube]
+pub fn vector_sum<N: Size>(value: Vector<f32, N>) -> f32 {
+    let mut total = value.extract(0usize);
+    #[unroll]
+    for lane in 1..comptime!(value.vector_size()) {
+        total += value.extract(lane);
+    }
+    total
+}
+
+/// Sums of the columns of an f32 matrix of rows of `width`, each from the first row to the last in a fixed tree.
+///
+/// # Panics
+/// If `matrix` is no whole number of rows.
+pub fn column_sums(client: &Client, matrix: &Buffer, width: usize) -> Buffer {
+    assert!(matrix.len.is_multiple_of(width) && matrix.elem == F32, "column sums of {} elements", matrix.len);
+    let machine = Machine::of(client);
+    let columns = machine.max_units.min(32);
+    let lanes = (machine.max_units / columns).min(8);
+    let sums = Buffer::empty(client, width, F32);
+    // SAFETY: a unit whose column is not below `width` reads and writes nothing but shared memory.
+    unsafe {
+        column_sums_kernel::launch_unchecked(
+            client,
+            machine.count(width.div_ceil(columns as usize)),
+            CubeDim::new_2d(columns, lanes),
+            address_type(&[matrix]),
+            matrix.arg(),
+            sums.arg(),
+            (matrix.len / width) as u32,
+            width as u32,
+            columns,
+            lanes,
+        );
+    }
+    sums
+}
+
+#[cube(launch_unchecked, address_type = "dynamic")]
+fn column_sums_kernel(
+    matrix: &[f32],
+    sums: &mut [f32],
+    rows: u32,
+    width: u32,
+    #[comptime] columns: u32,
+    #[comptime] lanes: u32,
+) {
+    let mut parts = Shared::<[f32]>::new_slice(comptime!((columns * lanes) as usize));
+    let column = CUBE_POS * columns as usize + UNIT_POS_X as usize;
+    let mut sum = 0.0f32;
+    if column < width as usize {
+        let mut row = UNIT_POS_Y;
+        while row < rows {
+            sum += matrix[row as usize * width as usize + column];
+            row += lanes;
+        }
+    }
+    parts[UNIT_POS as usize] = sum;
+    sync_cube();
+    if UNIT_POS_Y == 0 && column < width as usize {
+        let mut total = parts[UNIT_POS_X as usize];
+        for lane in 1..comptime!(lanes) {
+            total += parts[(lane * columns + UNIT_POS_X) as usize];
+        }
+        sums[column] = total;
+    }
+}

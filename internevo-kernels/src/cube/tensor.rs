@@ -1,0 +1,88 @@
+//! burn's tensors on a cubecl device as [`Buffer`]s, without copies where the layout allows. No autodiff here.
+
+use super::{Buffer, Client};
+use burn::backend::{BackendTensor, Cube, DispatchDevice, DispatchKindConversion, DispatchTensor};
+use burn::tensor::{DType, Tensor};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::ir::ElemType;
+
+/// A contiguous float tensor in the memory of a cubecl device.
+#[derive(Clone, Debug)]
+pub struct GpuTensor {
+    inner: CubeTensor,
+}
+
+impl GpuTensor {
+    /// Whether [`GpuTensor::new`] accepts `tensor`: f32, f16 or bf16 on a cubecl device (autodiff or not).
+    pub fn accepts<const D: usize>(tensor: &Tensor<D>) -> bool {
+        let float = matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16);
+        float && matches!(tensor.device().inner().as_dispatch(), DispatchDevice::Cube(_))
+    }
+
+    /// The device view of a tensor without autodiff. Copies only if the tensor is strided.
+    ///
+    /// # Panics
+    /// If the tensor has autodiff or lives elsewhere; see [`GpuTensor::accepts`].
+    pub fn new(tensor: DispatchTensor) -> Self {
+        let inner = <DispatchTensor as DispatchKindConversion<Cube>>::try_into_backend(tensor)
+            .unwrap_or_else(|error| panic!("device view of a tensor: {error}"))
+            .float();
+        Self { inner: into_contiguous(inner) }
+    }
+
+    /// A tensor over the elements of `buffer`, on the device of `self`.
+    ///
+    /// # Panics
+    /// If `shape` has another number of elements.
+    pub fn with<const D: usize>(&self, buffer: Buffer, shape: [usize; D]) -> Self {
+        assert_eq!(buffer.len, shape.iter().product::<usize>(), "elements of a tensor of {shape:?}");
+        let dtype = match buffer.elem {
+            super::F32 => DType::F32,
+            super::F16 => DType::F16,
+            super::BF16 => DType::BF16,
+            other => panic!("no float tensor holds {other:?}"),
+        };
+        let inner = CubeTensor::new_contiguous(
+            self.inner.client.clone(),
+            self.inner.device.clone(),
+            shape.into(),
+            buffer.handle,
+            dtype,
+        );
+        Self { inner }
+    }
+
+    /// The queue of the tensor's device.
+    pub fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    /// The elements, shared with the tensor.
+    pub fn buffer(&self) -> Buffer {
+        let elem: ElemType = match self.inner.dtype {
+            DType::F32 => super::F32,
+            DType::F16 => super::F16,
+            DType::BF16 => super::BF16,
+            other => unreachable!("`new` refuses {other:?}"),
+        };
+        let len = self.inner.meta.num_elements();
+        Buffer { handle: self.inner.handle.clone(), len, elem }
+    }
+
+    /// Gives the elements away: in place if nobody else holds them, otherwise `None`.
+    pub fn into_exclusive(self) -> Option<Buffer> {
+        let free = self.inner.handle.can_mut();
+        free.then(|| self.buffer())
+    }
+
+    /// Back to a tensor without autodiff, sharing the memory.
+    pub fn into_tensor<const D: usize>(self) -> Tensor<D> {
+        Tensor::from_dispatch(self.into_dispatch())
+    }
+
+    /// Back to an untyped tensor, as the gradients of a [`crate::autograd::Function`] are given.
+    pub fn into_dispatch(self) -> DispatchTensor {
+        <DispatchTensor as DispatchKindConversion<Cube>>::from_backend(BackendTensor::Float(self.inner))
+    }
+}
