@@ -107,7 +107,14 @@ fn for_rows(
             let log_sum_exp = maximum + scores.iter().map(|s| (s - maximum).exp()).sum::<f64>().ln();
             if !seen.is_empty() {
                 let probabilities = scores.iter().map(|s| (s - log_sum_exp).exp()).collect();
-                f(Row { place: row * layout.heads() + head_index, group, query, keys: seen, probabilities, log_sum_exp });
+                f(Row {
+                    place: row * layout.heads() + head_index,
+                    group,
+                    query,
+                    keys: seen,
+                    probabilities,
+                    log_sum_exp,
+                });
             }
         }
     }

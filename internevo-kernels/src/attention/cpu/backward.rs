@@ -38,8 +38,7 @@ pub fn backward(
     let mut gradients = [q_len, kv_len, kv_len].map(|len| vec![0.0; len]);
     let [dq, dk, dv] = &mut gradients;
     let [q_heads, k_heads, v_heads] = layout.separate();
-    let targets =
-        [q_heads.on(SharedMut::new(dq)), k_heads.on(SharedMut::new(dk)), v_heads.on(SharedMut::new(dv))];
+    let targets = [q_heads.on(SharedMut::new(dq)), k_heads.on(SharedMut::new(dk)), v_heads.on(SharedMut::new(dv))];
     outcome.check(layout, segments.queries());
     run(Pass { layout, operands, targets, outcome }, &Plan::aligned(layout, segments, mask));
     gradients

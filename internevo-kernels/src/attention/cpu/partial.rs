@@ -87,8 +87,7 @@ pub fn backward_step(
     d_kv: &mut [f32],
 ) {
     check_step(Held { data: saved.qkv, runs }, kv, layout, cu_seqlens);
-    let outcome =
-        Outcome { output: saved.output, log_sum_exp: saved.log_sum_exp, d_output, d_log_sum_exp: None };
+    let outcome = Outcome { output: saved.output, log_sum_exp: saved.log_sum_exp, d_output, d_log_sum_exp: None };
     outcome.check(layout, runs.rows());
     assert_eq!((d_qkv.len(), d_kv.len()), (saved.qkv.len(), kv.data.len()), "attention: gradients of qkv and kv");
     let (d_qkv, d_kv) = (SharedMut::new(d_qkv), SharedMut::new(d_kv));

@@ -43,12 +43,8 @@ impl Case {
         let ([q, k, v], layout) = (&self.inputs, self.layout);
         let operands = cpu::separate(q, k, v, layout);
         let (output, lse) = cpu::forward(operands, layout, &self.segments, self.mask);
-        let outcome = Outcome {
-            output: &output,
-            log_sum_exp: &lse,
-            d_output: &self.d_output,
-            d_log_sum_exp: Some(&self.d_lse),
-        };
+        let outcome =
+            Outcome { output: &output, log_sum_exp: &lse, d_output: &self.d_output, d_log_sum_exp: Some(&self.d_lse) };
         let gradients = cpu::backward(operands, outcome, layout, &self.segments, self.mask).concat();
         (output, lse, gradients)
     }
