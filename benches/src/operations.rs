@@ -35,10 +35,14 @@ pub struct Sizes {
     pub vocab: usize,
     /// Tokens of a segment.
     pub seq: usize,
+    /// Elements of a buffer that is copied or cast.
+    pub buffer: usize,
+    /// Rows and columns of the product that is the roof.
+    pub side: usize,
 }
 
 impl Sizes {
-    /// `tokens` tokens of the shape's model.
+    /// Those of a shape's model, with roofs outside of every cache.
     pub fn of(shape: &crate::step::Shape) -> Self {
         let layout = QkvLayout {
             kv_heads: shape.kv_heads,
@@ -46,7 +50,8 @@ impl Sizes {
             head_dim: shape.hidden / shape.heads,
         };
         let (tokens, hidden) = (shape.seq * shape.batch, shape.hidden);
-        Self { tokens, hidden, layout, ffn: shape.ffn, vocab: shape.vocab, seq: shape.seq }
+        let (buffer, side) = (16 << 20, 1024);
+        Self { tokens, hidden, layout, ffn: shape.ffn, vocab: shape.vocab, seq: shape.seq, buffer, side }
     }
 }
 
@@ -80,7 +85,7 @@ impl Operation {
 /// The operations of a decoder at these sizes, the machine's roofs first: `copy` and `gemm`.
 pub fn operations(sizes: Sizes) -> Vec<Operation> {
     let mut list = List(Vec::new());
-    list.roofs();
+    list.roofs(sizes.buffer, sizes.side);
     list.matrix_products(sizes);
     list.attention(sizes);
     list.element_wise(sizes);
@@ -108,17 +113,15 @@ impl List {
         push("both", with_backward, Box::new(move |set| backward(forward(set), &gradient)));
     }
 
-    fn roofs(&mut self) {
-        const LEN: usize = 16 << 20;
-        const SIDE: usize = 1024;
-        let (source, mut target) = (normals("copy", LEN), vec![0.0f32; LEN]);
-        self.add("copy", Work::Bytes(2 * FLOAT * LEN as u64), move || {
+    fn roofs(&mut self, len: usize, side: usize) {
+        let (source, mut target) = (normals("copy", len), vec![0.0f32; len]);
+        self.add("copy", Work::Bytes(2 * FLOAT * len as u64), move || {
             let chunks = target.par_chunks_mut(1 << 20).zip(source.par_chunks(1 << 20));
             chunks.for_each(|(to, from)| to.copy_from_slice(from));
         });
-        let (x, y) = (normals("x", SIDE * SIDE), normals("y", SIDE * SIDE));
-        self.add("gemm", Work::Flops(2 * (SIDE * SIDE * SIDE) as u64), move || {
-            drop(product(Matrix::new(&x, SIDE, SIDE), Matrix::new(&y, SIDE, SIDE)));
+        let (x, y) = (normals("x", side * side), normals("y", side * side));
+        self.add("gemm", Work::Flops(2 * (side * side * side) as u64), move || {
+            drop(product(Matrix::new(&x, side, side), Matrix::new(&y, side, side)));
         });
     }
 
@@ -207,14 +210,13 @@ impl List {
             let (x, w) = (Matrix::new(&x, s.tokens, s.hidden), Matrix::new(&w, s.ffn, s.hidden));
             drop(product_bf16(x, w.transposed()));
         });
-        const LEN: usize = 16 << 20;
-        let work = Work::Bytes(6 * LEN as u64);
-        let (wide, mut narrow) = (normals("cast", LEN), vec![bf16::ZERO; LEN]);
+        let work = Work::Bytes(6 * s.buffer as u64);
+        let (wide, mut narrow) = (normals("cast", s.buffer), vec![bf16::ZERO; s.buffer]);
         self.add("cast_to_bf16", work, move || {
             let chunks = narrow.par_chunks_mut(1 << 18).zip(wide.par_chunks(1 << 18));
             chunks.for_each(|(to, from)| round(from, to));
         });
-        let (narrow, mut wide) = (halves("cast", LEN), vec![0.0; LEN]);
+        let (narrow, mut wide) = (halves("cast", s.buffer), vec![0.0; s.buffer]);
         self.add("cast_from_bf16", work, move || {
             let chunks = wide.par_chunks_mut(1 << 18).zip(narrow.par_chunks(1 << 18));
             chunks.for_each(|(to, from)| widen(from, to));

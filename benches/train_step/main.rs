@@ -7,7 +7,7 @@ use internevo_kernels::KernelSet;
 
 fn train_step(c: &mut Criterion) {
     let mut group = c.benchmark_group("train_step");
-    let names: &[&str] = if is_test() { &["test"] } else { &["tiny", "base"] };
+    let names: &[&str] = if is_test() { &["test"] } else { &["5m", "base", "30m"] };
     for name in names {
         let shape = step::shape(name).expect("a known shape");
         group.throughput(Throughput::Elements((shape.seq * shape.batch) as u64));

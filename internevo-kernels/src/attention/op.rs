@@ -4,7 +4,7 @@ use super::cpu::{self, Outcome};
 use super::{AttentionMask, QkvLayout, Segments, check_segments};
 use crate::KernelSet;
 use crate::autograd::{Function, HostTensor};
-use burn::tensor::{Bool, FloatDType, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, FloatDType, Tensor, TensorData};
 use std::sync::{Arc, Mutex};
 
 /// Causal attention inside the segments of a packed batch: `qkv` is `[T, (H + 2K) · D]` interleaved (rotated already),
@@ -34,6 +34,10 @@ pub fn attention_masked(
     check_segments(cu_seqlens, tokens);
     mask.check();
     let segments = Segments::packed(cu_seqlens);
+    if narrow_on_host(set, &qkv) {
+        let dtype = qkv.dtype();
+        return attention_masked(set, qkv.cast(FloatDType::F32), layout, cu_seqlens, mask).cast(dtype);
+    }
     if !set.fused_for(&qkv, &qkv) {
         let [q, k, v] = split(qkv, layout);
         return composed(q, k, v, layout, &segments, mask).0.reshape([tokens, layout.output_width()]);
@@ -89,6 +93,12 @@ pub fn flash_attention(
 ) -> (Tensor<3>, Tensor<2>) {
     let layout = layout_of(&q, &k, &v, segments);
     mask.check();
+    if [&q, &k, &v].into_iter().all(|x| narrow_on_host(set, x)) {
+        let dtype = q.dtype();
+        let [q, k, v] = [q, k, v].map(|x| x.cast(FloatDType::F32));
+        let (output, lse) = flash_attention(set, q, k, v, segments, mask);
+        return (output.cast(dtype), lse);
+    }
     if !(set.fused_for(&q, &k) && HostTensor::accepts(&v)) {
         return composed(q, k, v, layout, segments, mask);
     }
@@ -117,6 +127,11 @@ pub fn flash_attention(
     });
     let lse = beside(output.clone(), lse.into_tensor(), d_lse);
     (output, lse)
+}
+
+/// Whether the fused kernel takes `x` widened to f32: f16 and bf16 in host memory.
+fn narrow_on_host<const D: usize>(set: KernelSet, x: &Tensor<D>) -> bool {
+    set == KernelSet::Fused && matches!(x.dtype(), DType::BF16 | DType::F16) && x.device().inner() == Device::flex()
 }
 
 /// A gradient on its way from one step of the tape to a later one.

@@ -59,8 +59,11 @@ multiversion! {
                 // Equal also where both are -∞: the row has seen no key.
                 let shrink = if maximum[r] == new { 1.0 } else { exp::<FMA>(maximum[r] - new) };
                 sum[r] = madd::<FMA>(sum[r], shrink, added);
-                for value in &mut output[r * width..][..width] {
-                    *value *= shrink;
+                // Also for a NaN.
+                if shrink != 1.0 {
+                    for value in &mut output[r * width..][..width] {
+                        *value *= shrink;
+                    }
                 }
             }
             maximum[r] = new;

@@ -4,7 +4,7 @@ use super::super::cpu::{self, KEY_TILE, Outcome};
 use super::super::{AttentionMask, QkvLayout, Segments, attention_masked, flash_attention, reference};
 use crate::KernelSet::{Fused, Reference};
 use crate::testing::*;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 
 /// Separate operands and the gradients that come in.
 struct Case {
@@ -273,6 +273,22 @@ fn only_the_gradients_that_are_needed_are_given() {
     let gradients = lse.sum().backward();
     drop(output);
     assert!(gradient(&k, &gradients).iter().any(|v| *v != 0.0));
+}
+
+#[test]
+fn bf16_operands_are_widened_and_the_output_rounded_once() {
+    let mut random = Random::fresh();
+    let layout = QkvLayout { kv_heads: 2, q_per_kv: 2, head_dim: 16 };
+    let segments = ragged(&mut random, 90);
+    let case = Case::random(&mut random, layout, segments, AttentionMask::sliding(30));
+    let narrow = case.leaves(&tracked_devices()[0]).map(|x| x.cast(FloatDType::BF16));
+    let run = |[q, k, v]: [Tensor<3>; 3]| flash_attention(Fused, q, k, v, &case.segments, case.mask);
+    let (wide_output, wide_lse) = run(narrow.clone().map(|x| x.cast(FloatDType::F32)));
+    let (output, lse) = run(narrow);
+    assert_eq!((output.dtype(), lse.dtype()), (DType::BF16, DType::F32));
+    let rounded = wide_output.cast(FloatDType::BF16).cast(FloatDType::F32);
+    assert!(bits(&values(output.cast(FloatDType::F32))) == bits(&values(rounded)));
+    assert!(bits(&values(lse)) == bits(&values(wide_lse)));
 }
 
 #[test]
