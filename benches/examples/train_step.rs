@@ -7,6 +7,10 @@ use std::time::Instant;
 use benches::step::{SHAPES, TrainStep, shape};
 use internevo_kernels::KernelSet;
 
+/// The product's allocator: what a step allocates is part of what is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let (shape_name, threads, steps) =
         (argument("--shape", "tiny"), argument("--threads", "2"), argument("--steps", "8"));

@@ -19,6 +19,10 @@ use benches::{
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use internevo_kernels::KernelSet;
 
+/// The product's allocator: what a step allocates is part of what is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const SETS: [(&str, KernelSet); 2] = [("fused", KernelSet::Fused), ("reference", KernelSet::Reference)];
 
 fn sizes() -> Sizes {

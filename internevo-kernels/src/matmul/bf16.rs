@@ -99,17 +99,31 @@ mod dot {
     /// is zero where they end.
     fn pack<const N: usize>(matrix: Matrix<'_, bf16>, first_row: usize, start: usize, panel: &mut [u32]) {
         let (words, _) = panel.as_chunks_mut::<N>();
-        for lane in 0..N.min(matrix.rows - first_row) {
-            let row = (first_row + lane) * matrix.row_stride;
-            let at = |column: usize| u32::from(matrix.data[row + column * matrix.column_stride].to_bits());
-            let count = (matrix.columns - start).min(2 * words.len());
-            for (pair, word) in words[..count / 2].iter_mut().enumerate() {
-                word[lane] = at(start + 2 * pair) | at(start + 2 * pair + 1) << 16;
+        let (lanes, count) = (N.min(matrix.rows - first_row), (matrix.columns - start).min(2 * words.len()));
+        let (down, right) = (matrix.row_stride, matrix.column_stride);
+        let data = &matrix.data[first_row * down + start * right..];
+        // One of the strides is 1: the inner dimension is adjacent, or the lanes are.
+        if right == 1 {
+            for lane in 0..lanes {
+                let (pairs, _) = data[lane * down..][..count].as_chunks();
+                words.iter_mut().zip(pairs).for_each(|(word, [low, high])| word[lane] = join(*low, *high));
             }
-            if count % 2 == 1 {
-                words[count / 2][lane] = at(start + count - 1);
+        } else {
+            for (pair, word) in words[..count / 2].iter_mut().enumerate() {
+                let (low, high) = (&data[2 * pair * right..], &data[(2 * pair + 1) * right..]);
+                let lanes = word[..lanes].iter_mut().enumerate();
+                lanes.for_each(|(lane, word)| *word = join(low[lane * down], high[lane * down]));
             }
         }
+        if count % 2 == 1 {
+            let last = (count - 1) * right;
+            (0..lanes).for_each(|lane| words[count / 2][lane] = join(data[lane * down + last], bf16::ZERO));
+        }
+    }
+
+    /// Two elements as one word, the first in its lower half.
+    fn join(low: bf16, high: bf16) -> u32 {
+        u32::from(low.to_bits()) | u32::from(high.to_bits()) << 16
     }
 
     /// The product of two panels.

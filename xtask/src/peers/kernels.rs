@@ -18,7 +18,7 @@ use crate::command::workspace_root;
 pub struct Args {
     #[command(flatten)]
     model: Model,
-    /// Turns; each side's figure is the median of its turns, the ratio the median of the turns' ratios
+    /// Turns; a side's figure is the median of the shortest times of its turns, the ratio the median of the turns' ratios
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Only operations whose name contains this (the roofs `copy` and `gemm` always run)
@@ -35,7 +35,7 @@ struct Row {
     /// Per call: bytes or FLOPs, as `unit` says.
     work: f64,
     unit: Unit,
-    /// Seconds per call, median of the turns.
+    /// Seconds per call, median of the turns' shortest.
     ours: f64,
     /// The same of PyTorch, and how many times faster ours is; absent where it has no such operation.
     peer: Option<(f64, f64)>,
@@ -193,7 +193,7 @@ impl Worker {
         }
     }
 
-    /// Median seconds of one call, or nothing if the program does not know the operation.
+    /// Shortest seconds of one call, or nothing if the program does not know the operation.
     fn ask(&mut self, name: &str) -> anyhow::Result<Option<f64>> {
         let input = self.input.as_mut().expect("open until the worker is dropped");
         writeln!(input, "{name}").and_then(|()| input.flush()).context("the measuring program ended")?;
