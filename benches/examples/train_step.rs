@@ -1,11 +1,15 @@
 //! Times training steps and prints `tokens_per_second <median>` last:
-//! `cargo run --release -p benches --example train_step -- --shape tiny --threads 2 --steps 8`. `cargo xtask peers train` runs
-//! it in turns with PyTorch.
+//! `cargo run --release -p benches --example train_step -- --shape 30m --tokens 1024 --threads 2 --steps 8`.
+//! `cargo xtask peers train` runs it in turns with PyTorch.
 
 use std::time::Instant;
 
-use benches::step::{TrainStep, shape};
+use benches::step::{SHAPES, TrainStep, shape};
 use internevo_kernels::KernelSet;
+
+/// The product's allocator: what a step allocates is part of what is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let (shape_name, threads, steps) =
@@ -17,7 +21,10 @@ fn main() {
     let threads = threads.parse().expect("--threads is a number");
     let steps: usize = steps.parse().expect("--steps is a number");
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("the pool is built once");
-    let mut step = TrainStep::new(shape(&shape_name).expect("--shape is `tiny` or `base`"), kernels);
+    let shape = shape(&shape_name).unwrap_or_else(|| panic!("--shape is one of {SHAPES:?}"));
+    let tokens = argument("--tokens", &(shape.seq * shape.batch).to_string());
+    let shape = shape.with_tokens(tokens.parse().expect("--tokens is a number"));
+    let mut step = TrainStep::new(shape, kernels);
     let mut seconds = Vec::new();
     for index in 0..steps + 2 {
         let start = Instant::now();

@@ -3,6 +3,7 @@
 //! `cargo bench -p benches` measures; `cargo test -p benches --benches` runs every bench once on small inputs.
 
 pub mod memory;
+pub mod operations;
 pub mod step;
 
 use burn::tensor::{Device, Tensor, TensorData};

@@ -15,6 +15,12 @@ use internevo_parallel::comm::local_world;
 pub struct Shape {
     /// Width of the residual stream.
     pub hidden: usize,
+    /// Decoder blocks.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
     /// Feed-forward width.
     pub ffn: usize,
     /// Vocabulary.
@@ -25,14 +31,34 @@ pub struct Shape {
     pub batch: usize,
 }
 
-/// 4 layers, 8 heads over 4 kv heads, 1024 tokens: hidden 256 (`tiny`) or 512 (`base`).
-pub fn shape(name: &str) -> Option<Shape> {
-    match name {
-        "tiny" => Some(Shape { hidden: 256, ffn: 704, vocab: 4096, seq: 256, batch: 4 }),
-        "base" => Some(Shape { hidden: 512, ffn: 1408, vocab: 8192, seq: 512, batch: 2 }),
-        "test" => Some(Shape { hidden: 32, ffn: 64, vocab: 128, seq: 16, batch: 2 }),
-        _ => None,
+impl Shape {
+    /// The same model over `tokens` tokens, in rows of the shape's length or one shorter row.
+    ///
+    /// # Panics
+    /// If the rows do not divide the tokens.
+    pub fn with_tokens(self, tokens: usize) -> Self {
+        let seq = self.seq.min(tokens);
+        assert!(tokens > 0 && tokens.is_multiple_of(seq), "{tokens} tokens in rows of {seq}");
+        Self { seq, batch: tokens / seq, ..self }
     }
+}
+
+/// Names of the shapes, for messages.
+pub const SHAPES: [&str; 5] = ["tiny", "base", "5m", "30m", "125m"];
+
+/// 1,024 tokens through 4 layers (`tiny`: hidden 256, `base`: 512), or models of 5, 30 and 125 million parameters; `test` is
+/// for checks. `xtask/peers/train_step.py` has the same table.
+pub fn shape(name: &str) -> Option<Shape> {
+    let sizes = match name {
+        "tiny" | "5m" => [256, 4, 8, 4, 704, 4096, 256, 4],
+        "base" => [512, 4, 8, 4, 1408, 8192, 512, 2],
+        "30m" => [512, 8, 8, 4, 1280, 8192, 512, 2],
+        "125m" => [768, 12, 12, 4, 2048, 32_000, 512, 2],
+        "test" => [32, 4, 4, 4, 64, 128, 16, 2],
+        _ => return None,
+    };
+    let [hidden, layers, heads, kv_heads, ffn, vocab, seq, batch] = sizes;
+    Some(Shape { hidden, layers, heads, kv_heads, ffn, vocab, seq, batch })
 }
 
 /// A rank with its model, and the next step's number.
@@ -48,9 +74,9 @@ impl TrainStep {
         let mut config = Config {
             model: ModelConfig {
                 hidden_size: shape.hidden,
-                num_layers: 4,
-                num_attention_heads: 8.min(shape.hidden / 8),
-                num_kv_attention_heads: 4,
+                num_layers: shape.layers,
+                num_attention_heads: shape.heads,
+                num_kv_attention_heads: shape.kv_heads,
                 vocab_size: shape.vocab,
                 mlp_ratio: shape.ffn as f64 / shape.hidden as f64,
                 multiple_of: 1,

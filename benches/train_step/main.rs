@@ -5,9 +5,13 @@ use benches::{is_test, step};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use internevo_kernels::KernelSet;
 
+/// The product's allocator: what a step allocates is part of what is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn train_step(c: &mut Criterion) {
     let mut group = c.benchmark_group("train_step");
-    let names: &[&str] = if is_test() { &["test"] } else { &["tiny", "base"] };
+    let names: &[&str] = if is_test() { &["test"] } else { &["5m", "base", "30m"] };
     for name in names {
         let shape = step::shape(name).expect("a known shape");
         group.throughput(Throughput::Elements((shape.seq * shape.batch) as u64));

@@ -1,31 +1,33 @@
 //! Matrix products on slices: a checked face for the `gemm` crate. Used by the linear layer, the vocabulary head and
-//! attention tiles.
+//! attention tiles. Products of bf16 matrices are in [`bf16`].
 //!
 //! A product's bits do not depend on the number of threads: threads take bands of the output and never split the inner
 //! dimension. Cutting bands here rather than in `gemm` saves its barriers between packing and multiplying.
+
+pub mod bf16;
 
 use gemm::Parallelism;
 use rayon::prelude::*;
 
 /// A matrix inside a slice: element `(i, j)` is `data[i * row_stride + j * column_stride]`.
 #[derive(Clone, Copy, Debug)]
-pub struct Matrix<'a> {
-    data: &'a [f32],
+pub struct Matrix<'a, T = f32> {
+    data: &'a [T],
     rows: usize,
     columns: usize,
     row_stride: usize,
     column_stride: usize,
 }
 
-impl<'a> Matrix<'a> {
+impl<'a, T> Matrix<'a, T> {
     /// A row-major matrix that fills `data`.
-    pub fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
+    pub fn new(data: &'a [T], rows: usize, columns: usize) -> Self {
         assert_eq!(data.len(), rows * columns, "matrix {rows}x{columns} in a slice of {}", data.len());
         Self::strided(data, rows, columns, columns)
     }
 
     /// A window: rows of `columns` adjacent elements, `row_stride` apart.
-    pub fn strided(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+    pub fn strided(data: &'a [T], rows: usize, columns: usize, row_stride: usize) -> Self {
         assert_window(data.len(), rows, columns, row_stride);
         Self { data, rows, columns, row_stride, column_stride: 1 }
     }

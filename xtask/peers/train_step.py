@@ -10,10 +10,23 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+NAMES = ("hidden", "layers", "heads", "kv", "ffn", "vocab", "seq", "batch")
 SHAPES = {
-    "tiny": dict(hidden=256, layers=4, heads=8, kv=4, ffn=704, vocab=4096, seq=256, batch=4),
-    "base": dict(hidden=512, layers=4, heads=8, kv=4, ffn=1408, vocab=8192, seq=512, batch=2),
+    "tiny": (256, 4, 8, 4, 704, 4096, 256, 4),
+    "5m": (256, 4, 8, 4, 704, 4096, 256, 4),
+    "base": (512, 4, 8, 4, 1408, 8192, 512, 2),
+    "30m": (512, 8, 8, 4, 1280, 8192, 512, 2),
+    "125m": (768, 12, 12, 4, 2048, 32000, 512, 2),
 }
+
+
+def sizes(shape, tokens=None):
+    """The shape's dimensions, over `tokens` tokens if given."""
+    c = dict(zip(NAMES, SHAPES[shape]))
+    if tokens:
+        c["seq"] = min(c["seq"], tokens)
+        c["batch"] = tokens // c["seq"]
+    return c
 
 
 class RMSNorm(nn.Module):
@@ -78,12 +91,13 @@ class Decoder(nn.Module):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--shape", default="tiny", choices=SHAPES)
+    parser.add_argument("--tokens", type=int)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=8)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    c = SHAPES[args.shape]
+    c = sizes(args.shape, args.tokens)
     model = Decoder(c)
     for p in model.parameters():
         if p.dim() > 1:

@@ -1,6 +1,8 @@
 //! `cargo xtask peers <peer>`: the same work done by other systems on this machine, side by side. Not part of CI: the peers
 //! are heavy (PyTorch alone is gigabytes). They are installed once into `<target>/peers`.
 
+mod kernels;
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -25,29 +27,57 @@ pub struct Args {
 enum Peer {
     /// Training step of the same decoder in PyTorch on the CPU, in turns with ours, at the same number of threads
     Train {
-        /// Threads of both
-        #[arg(long, default_value_t = 2)]
-        threads: usize,
+        #[command(flatten)]
+        model: Model,
         /// Turns; the ratio of each is printed, and their median
         #[arg(long, default_value_t = 3)]
         rounds: usize,
         /// Timed steps per turn
         #[arg(long, default_value_t = 8)]
         steps: usize,
-        /// Shape: `tiny` (the default preset's model, 1024 tokens) or `base` (hidden 512, 1024 tokens)
-        #[arg(long, default_value = "tiny")]
-        shape: String,
     },
+    /// Each operation in PyTorch on the CPU, in turns with ours, and its share of this machine's copy and product rates
+    Kernels(kernels::Args),
     /// Exports load in transformers, with the same logits and tokens
     Hf,
     /// Sharded checkpoints load in torch.distributed.checkpoint
     Dcp,
 }
 
+/// The model whose step or operations are measured.
+#[derive(clap::Args)]
+struct Model {
+    /// `tiny`, `base` (hidden 256 and 512, 4 layers), or models of `5m`, `30m`, `125m` parameters
+    #[arg(long, default_value = "tiny")]
+    shape: String,
+    /// Tokens of a step; the shape's own (1024) if left out
+    #[arg(long)]
+    tokens: Option<usize>,
+    /// Threads of both sides
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+}
+
+impl Model {
+    /// What both measured programs are started with.
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec!["--shape".to_owned(), self.shape.clone()];
+        arguments.extend(["--threads".to_owned(), self.threads.to_string()]);
+        arguments.extend(self.tokens.into_iter().flat_map(|tokens| ["--tokens".to_owned(), tokens.to_string()]));
+        arguments
+    }
+
+    fn json(&self) -> String {
+        let tokens = self.tokens.map_or_else(|| "null".to_owned(), |tokens| tokens.to_string());
+        format!("{{\"shape\":\"{}\",\"tokens\":{tokens},\"threads\":{}}}", self.shape, self.threads)
+    }
+}
+
 pub fn run(args: Args) -> anyhow::Result<()> {
     let python = python()?;
     match args.peer {
-        Peer::Train { threads, rounds, steps, shape } => train(&python, threads, rounds, steps, &shape),
+        Peer::Train { model, rounds, steps } => train(&python, &model, rounds, steps),
+        Peer::Kernels(args) => kernels::run(&python, &args),
         Peer::Hf => {
             let golden = workspace_root().join("internevo-model/tests/golden/transformers_logits.json");
             let mut test = test_with(&python, "internevo-model", "hf_parity");
@@ -89,15 +119,20 @@ fn python() -> anyhow::Result<PathBuf> {
     Ok(python)
 }
 
-fn train(python: &Path, threads: usize, rounds: usize, steps: usize, shape: &str) -> anyhow::Result<()> {
+/// An example of the benches, built in release mode, to be run.
+fn example(name: &str) -> Command {
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--locked", "--release", "--package", "benches", "--example", name, "--"]);
+    command
+}
+
+fn train(python: &Path, model: &Model, rounds: usize, steps: usize) -> anyhow::Result<()> {
     step("build", cargo().args(["build", "--locked", "--release", "--package", "benches", "--example", "train_step"]))?;
-    let shared = [("--shape", shape.to_owned()), ("--threads", threads.to_string()), ("--steps", steps.to_string())];
-    let arguments: Vec<String> = shared.iter().flat_map(|(k, v)| [(*k).to_owned(), v.clone()]).collect();
+    let mut arguments = model.arguments();
+    arguments.extend(["--steps".to_owned(), steps.to_string()]);
     let mut ratios = Vec::new();
     for round in 1..=rounds {
-        let mut ours = cargo();
-        ours.args(["run", "--quiet", "--locked", "--release", "--package", "benches", "--example", "train_step", "--"]);
-        let ours = tokens_per_second(ours.args(&arguments))?;
+        let ours = tokens_per_second(example("train_step").args(&arguments))?;
         let mut theirs = Command::new(python);
         theirs.arg(workspace_root().join("xtask/peers/train_step.py")).args(&arguments);
         let theirs = tokens_per_second(&mut theirs)?;
@@ -105,6 +140,7 @@ fn train(python: &Path, threads: usize, rounds: usize, steps: usize, shape: &str
         ratios.push(ours / theirs);
     }
     ratios.sort_by(f64::total_cmp);
+    let Model { shape, threads, .. } = model;
     println!("median ratio {:.2} ({shape}, f32, {threads} threads)", ratios[ratios.len() / 2]);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::cpu::{self, Shape};
 use crate::KernelSet;
 use crate::autograd::{Function, HostTensor};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Device, Tensor, TensorData, bf16};
 use std::sync::Arc;
 
 /// Gives an operand of the forward again, in the backward: gathers it from the ranks that share it, say.
@@ -22,6 +22,8 @@ pub struct Recalled {
 
 /// `y = x · Wᵀ`: `x` is `[T, d_in]`, `weight` `[d_out, d_in]`, the result `[T, d_out]`.
 ///
+/// The kernel takes f32 or, on both sides, bf16 (f32 sums, each result rounded once).
+///
 /// # Panics
 /// If the inner dimensions differ.
 pub fn linear(set: KernelSet, x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
@@ -38,41 +40,93 @@ pub fn linear(set: KernelSet, x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 pub fn linear_recalled(set: KernelSet, x: Tensor<2>, weight: Tensor<2>, recalled: Recalled) -> Tensor<2> {
     let ([tokens, d_in], [d_out, w_in]) = (x.dims(), weight.dims());
     assert_eq!(d_in, w_in, "linear: input is {tokens}x{d_in}, weight {d_out}x{w_in}");
-    let fused = set.fused_for(&x, &weight);
-    if !fused && recalled.input.is_none() && recalled.weight.is_none() {
+    let route = Route::of(set, &x, &weight);
+    if route == Route::Composed && recalled.input.is_none() && recalled.weight.is_none() {
         return x.matmul(weight.transpose());
     }
     let shape = Shape { tokens, d_in, d_out };
     let (function, [x, weight]) = Function::enter([x.into(), weight.into()]);
-    let plain = |tensor| match fused {
-        true => HostTensor::new(tensor).into_tensor::<2>(),
-        false => Tensor::from_dispatch(tensor),
+    let plain = |tensor| match route {
+        Route::F32 => HostTensor::new(tensor).into_tensor::<2>(),
+        _ => Tensor::from_dispatch(tensor),
     };
     let (x, weight) = (plain(x), plain(weight));
-    let y = match fused {
-        true => from_host(cpu::forward(shape, &host(&x), &host(&weight)), [tokens, d_out]),
-        false => x.clone().matmul(weight.clone().transpose()),
-    };
+    let y = route.forward(shape, &x, &weight);
     let [x_tracked, weight_tracked] = function.tracked();
     let x = weight_tracked.then(|| operand(x, recalled.input));
     let weight = x_tracked.then(|| operand(weight, recalled.weight));
     function.finish(y, move |dy: Tensor<2>, [x_needed, weight_needed]| {
         let dx = x_needed.then(|| {
             let weight = weight.expect("made because x is tracked")();
-            match fused {
-                true => from_host(cpu::backward_input(shape, &host(&dy), &host(&weight)), [tokens, d_in]),
-                false => dy.clone().matmul(weight),
-            }
+            route.backward_input(shape, &dy, &weight)
         });
         let dw = weight_needed.then(|| {
             let x = x.expect("made because the weight is tracked")();
-            match fused {
-                true => from_host(cpu::backward_weight(shape, &host(&dy), &host(&x)), [d_out, d_in]),
-                false => dy.transpose().matmul(x),
-            }
+            route.backward_weight(shape, &dy, &x)
         });
         [dx.map(Tensor::into_dispatch), dw.map(Tensor::into_dispatch)]
     })
+}
+
+/// Who computes the products.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Route {
+    /// The kernel on f32.
+    F32,
+    /// The kernel on bf16.
+    Bf16,
+    /// burn.
+    Composed,
+}
+
+impl Route {
+    fn of(set: KernelSet, x: &Tensor<2>, weight: &Tensor<2>) -> Self {
+        let narrow = |tensor: &Tensor<2>| tensor.dtype() == DType::BF16 && tensor.device().inner() == Device::flex();
+        match set {
+            _ if set.fused_for(x, weight) => Route::F32,
+            KernelSet::Fused if narrow(x) && narrow(weight) => Route::Bf16,
+            _ => Route::Composed,
+        }
+    }
+
+    fn forward(self, shape: Shape, x: &Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
+        let dims = [shape.tokens, shape.d_out];
+        match self {
+            Route::F32 => from_host(cpu::forward(shape, &host(x), &host(weight)), dims),
+            Route::Bf16 => narrow_product([x, weight], dims, |x, weight| cpu::forward(shape, x, weight)),
+            Route::Composed => x.clone().matmul(weight.clone().transpose()),
+        }
+    }
+
+    fn backward_input(self, shape: Shape, dy: &Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
+        let dims = [shape.tokens, shape.d_in];
+        match self {
+            Route::F32 => from_host(cpu::backward_input(shape, &host(dy), &host(weight)), dims),
+            Route::Bf16 => narrow_product([dy, weight], dims, |dy, weight| cpu::backward_input(shape, dy, weight)),
+            Route::Composed => dy.clone().matmul(weight.clone()),
+        }
+    }
+
+    fn backward_weight(self, shape: Shape, dy: &Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
+        let dims = [shape.d_out, shape.d_in];
+        match self {
+            Route::F32 => from_host(cpu::backward_weight(shape, &host(dy), &host(x)), dims),
+            Route::Bf16 => narrow_product([dy, x], dims, |dy, x| cpu::backward_weight(shape, dy, x)),
+            Route::Composed => dy.clone().transpose().matmul(x.clone()),
+        }
+    }
+}
+
+/// A product of bf16 tensors without autodiff, of shape `dims`.
+fn narrow_product(
+    operands: [&Tensor<2>; 2],
+    dims: [usize; 2],
+    product: impl FnOnce(&[bf16], &[bf16]) -> Vec<bf16>,
+) -> Tensor<2> {
+    let device = operands[0].device();
+    let [a, b] = operands.map(|tensor| tensor.clone().into_data());
+    let [a, b] = [&a, &b].map(|data| data.as_slice::<bf16>().expect("both were found to be bf16"));
+    Tensor::from_data(TensorData::new(product(a, b), dims), (&device, DType::BF16))
 }
 
 /// How the backward gets an operand: saved here, or asked for again.

@@ -4,6 +4,7 @@ use super::{Recall, Recalled, cpu::Shape, linear, linear_recalled, reference};
 use crate::KernelSet::{Fused, Reference};
 use crate::autograd::HostTensor;
 use crate::testing::*;
+use burn::tensor::{DType, FloatDType, bf16};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -29,6 +30,30 @@ fn forward_and_both_gradients_agree_with_f64_for_odd_sizes() {
             assert_close("dx", &gradient(&tx, &gradients), &dx);
             assert_close("dW", &gradient(&tw, &gradients), &dw);
         }
+    }
+}
+
+#[test]
+fn bf16_tensors_give_bf16_results_with_f32_sums() {
+    let mut random = Random::fresh();
+    let shape = Shape { tokens: random.between(1, 60), d_in: random.between(300, 900), d_out: random.between(1, 70) };
+    let narrow = |values: Vec<f32>| -> Vec<f32> { values.iter().map(|v| bf16::from_f32(*v).to_f32()).collect() };
+    let (x, w) = (narrow(random.values(shape.tokens * shape.d_in)), narrow(random.values(shape.d_out * shape.d_in)));
+    let dy = narrow(random.values(shape.tokens * shape.d_out));
+    let exact = reference::forward(shape, &wide(&x), &wide(&w));
+    let (dx, dw) = reference::backward(shape, &wide(&x), &wide(&w), &wide(&dy));
+    let device = &tracked_devices()[0];
+    let (tx, tw) = (leaf(&x, [shape.tokens, shape.d_in], device), leaf(&w, [shape.d_out, shape.d_in], device));
+    let y = linear(Fused, tx.clone().cast(FloatDType::BF16), tw.clone().cast(FloatDType::BF16));
+    assert_eq!(y.dtype(), DType::BF16);
+    let y = y.cast(FloatDType::F32);
+    let gradients = backward_with(y.clone(), &dy);
+    // Every result is the exact one rounded to eight bits: a sum in bf16 would be ten times as far off.
+    let results = [(values(y), exact), (gradient(&tx, &gradients), dx), (gradient(&tw, &gradients), dw)];
+    for (out, exact) in results {
+        let size = exact.iter().map(|v| v.abs()).fold(0.0, f64::max);
+        let near = |(out, exact): (&f32, &f64)| (f64::from(*out) - exact).abs() <= exact.abs() / 256.0 + 1e-5 * size;
+        assert!(out.iter().zip(&exact).all(near));
     }
 }
 

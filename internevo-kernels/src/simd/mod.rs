@@ -4,9 +4,12 @@
 //! Bits may differ between machines of different instruction sets (fused multiply-add or not); on one machine they
 //! depend on nothing but the input.
 
+pub mod bf16;
+
 /// Defines a function whose body is compiled three times (AVX-512, AVX2 + FMA, portable) and selected at run time.
 ///
-/// The body sees a `const FMA: bool` (named by the caller) that says whether a fused multiply-add is one instruction.
+/// The body sees a `const FMA: bool` (named by the caller) that says whether a fused multiply-add is one instruction. On
+/// aarch64 that is part of what every processor has, as NEON is, so the portable body is the vector one.
 macro_rules! multiversion {
     ($(#[$meta:meta])* $vis:vis fn $name:ident<const $fma:ident>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
@@ -46,7 +49,7 @@ pub enum Level {
     Avx512,
     /// AVX2 and FMA.
     Avx2,
-    /// Whatever the target guarantees.
+    /// Whatever the target guarantees: SSE2 on x86-64, NEON with fused multiply-add on aarch64.
     Portable,
 }
 
