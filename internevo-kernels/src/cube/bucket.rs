@@ -123,7 +123,7 @@ fn gather_kernel<I: Float, O: Float, N: Size>(
     let i = CUBE_POS * CUBE_DIM as usize + UNIT_POS as usize;
     let mut start = 0usize;
     #[unroll]
-    for t in 0..tensors.len() {
+    for t in 0..comptime!(tensors.len()) {
         let end = ends[t];
         if i >= start && i < end {
             bucket[first + i] = Vector::cast_from(tensors[t][i - start]);
@@ -144,7 +144,7 @@ fn scatter_kernel<I: Float, O: Float, N: Size>(
     let i = CUBE_POS * CUBE_DIM as usize + UNIT_POS as usize;
     let mut start = 0usize;
     #[unroll]
-    for t in 0..tensors.len() {
+    for t in 0..comptime!(tensors.len()) {
         let end = ends[t];
         if i >= start && i < end {
             tensors[t][i - start] = Vector::cast_from(bucket[first + i]);

@@ -66,6 +66,7 @@ pub fn rotate(
             items,
             table.positions as u32,
             sign,
+            f32::NAN,
             half,
             heads.groups,
             heads.rotated,
@@ -85,6 +86,7 @@ fn rotate_kernel<F: Float, N: Size>(
     items: usize,
     known: u32,
     sign: f32,
+    missing: f32,
     #[comptime] half: usize,
     #[comptime] groups: usize,
     #[comptime] rotated: usize,
@@ -102,8 +104,8 @@ fn rotate_kernel<F: Float, N: Size>(
     let block = item / half % blocks;
     let row = item / comptime!(half * blocks);
     let position = positions[row];
-    let mut c = Vector::<f32, N>::new(f32::NAN);
-    let mut s = Vector::<f32, N>::new(f32::NAN);
+    let mut c = Vector::<f32, N>::new(missing);
+    let mut s = Vector::<f32, N>::new(missing);
     if position < known {
         c = cos[position as usize * half + column];
         s = sin[position as usize * half + column] * Vector::new(sign);
