@@ -221,10 +221,11 @@ fn forward_kernel<F: Float, N: Size>(
     if row >= rows {
         terminate!();
     }
-    let mut scratch = Shared::<[f32]>::new_slice(scratch_len(units, plane));
+    let mut scratch = Shared::<[f32]>::new_slice(comptime!(scratch_len(units, plane)));
     let unit = UNIT_POS_X as usize;
     let start = row * loads;
     let own = comptime!(loads.div_ceil(units as usize));
+    let lanes = N::value();
     let unroll = comptime!(unroll && kept);
     let mut values = Array::<Vector<F, N>>::new(comptime!(if kept { own } else { 1 }));
     let mut square = Vector::<f32, N>::new(0.0f32);
@@ -241,7 +242,7 @@ fn forward_kernel<F: Float, N: Size>(
         }
     }
     let total = cube_sum(vector_sum::<N>(square), &mut scratch, units, plane);
-    let rstd = 1.0f32 / (total / comptime!((loads * N::value()) as f32) + eps).sqrt();
+    let rstd = 1.0f32 / (total / comptime!((loads * lanes) as f32) + eps).sqrt();
     if UNIT_POS_X == 0 {
         rstd_out[row] = rstd;
     }
@@ -290,9 +291,10 @@ fn backward_kernel<F: Float, N: Size>(
     if first >= rows {
         terminate!();
     }
-    let mut scratch = Shared::<[f32]>::new_slice(scratch_len(units, plane));
+    let mut scratch = Shared::<[f32]>::new_slice(comptime!(scratch_len(units, plane)));
     let unit = UNIT_POS_X as usize;
     let own = comptime!(loads.div_ceil(units as usize));
+    let lanes = N::value();
     let unroll = comptime!(unroll && (kept || summed));
     let slots = comptime!(if kept { own } else { 1 });
     let mut inputs = Array::<Vector<F, N>>::new(slots);
@@ -348,7 +350,7 @@ fn backward_kernel<F: Float, N: Size>(
                 }
             }
             let total = cube_sum(vector_sum::<N>(dot), &mut scratch, units, plane);
-            let mean = Vector::<f32, N>::new(total / comptime!((loads * N::value()) as f32));
+            let mean = Vector::<f32, N>::new(total / comptime!((loads * lanes) as f32));
             #[unroll(unroll)]
             for k in 0..own {
                 let i = unit + k * units as usize;
