@@ -3,6 +3,8 @@
 use super::cpu::{self, Shape};
 use crate::KernelSet;
 use crate::autograd::{Function, HostTensor};
+#[cfg(feature = "gpu")]
+use crate::cube::GpuTensor;
 use burn::tensor::{DType, Device, Tensor, TensorData, bf16};
 use std::sync::Arc;
 
@@ -23,6 +25,9 @@ pub struct Recalled {
 /// `y = x · Wᵀ`: `x` is `[T, d_in]`, `weight` `[d_out, d_in]`, the result `[T, d_out]`.
 ///
 /// The kernel takes f32 or, on both sides, bf16 (f32 sums, each result rounded once).
+/// On a cubecl device this is burn's matrix product (cubek), on tensor cores where the device has them. There `x` may be f16 or
+/// bf16 beside an f32 master `weight`: the product is that of the rounded weight, and the weight's gradient comes in f32, never
+/// rounded to the type of `x`.
 ///
 /// # Panics
 /// If the inner dimensions differ.
@@ -33,7 +38,7 @@ pub fn linear(set: KernelSet, x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 /// [`linear`] that forgets the operands named in `recalled` after the forward: same result, same gradients.
 ///
 /// The backward calls each closure at most once, the weight's before the input's, and drops what it gave right after the
-/// product. Under [`KernelSet::Reference`] that is cast to the operand's float type, and autodiff tensors must live on Flex.
+/// product. That is moved to the operand's device and cast to its float type where it has another.
 ///
 /// # Panics
 /// If the inner dimensions differ, or, in the backward, if a closure gives a tensor of another size.
@@ -42,15 +47,17 @@ pub fn linear_recalled(set: KernelSet, x: Tensor<2>, weight: Tensor<2>, recalled
     assert_eq!(d_in, w_in, "linear: input is {tokens}x{d_in}, weight {d_out}x{w_in}");
     let route = Route::of(set, &x, &weight);
     if route == Route::Composed && recalled.input.is_none() && recalled.weight.is_none() {
+        let weight = weight.cast(x.dtype());
         return x.matmul(weight.transpose());
     }
     let shape = Shape { tokens, d_in, d_out };
+    let (dtype, master) = (x.dtype(), weight.dtype());
     let (function, [x, weight]) = Function::enter([x.into(), weight.into()]);
     let plain = |tensor| match route {
         Route::F32 => HostTensor::new(tensor).into_tensor::<2>(),
         _ => Tensor::from_dispatch(tensor),
     };
-    let (x, weight) = (plain(x), plain(weight));
+    let (x, weight) = (plain(x), plain(weight).cast(dtype));
     let y = route.forward(shape, &x, &weight);
     let [x_tracked, weight_tracked] = function.tracked();
     let x = weight_tracked.then(|| operand(x, recalled.input));
@@ -62,7 +69,7 @@ pub fn linear_recalled(set: KernelSet, x: Tensor<2>, weight: Tensor<2>, recalled
         });
         let dw = weight_needed.then(|| {
             let x = x.expect("made because the weight is tracked")();
-            route.backward_weight(shape, &dy, &x)
+            route.backward_weight(shape, &dy, &x, master)
         });
         [dx.map(Tensor::into_dispatch), dw.map(Tensor::into_dispatch)]
     })
@@ -75,6 +82,9 @@ enum Route {
     F32,
     /// The kernel on bf16.
     Bf16,
+    /// burn on a cubecl device, with gradients of the weight's own type.
+    #[cfg(feature = "gpu")]
+    Device,
     /// burn.
     Composed,
 }
@@ -85,6 +95,8 @@ impl Route {
         match set {
             _ if set.fused_for(x, weight) => Route::F32,
             KernelSet::Fused if narrow(x) && narrow(weight) => Route::Bf16,
+            #[cfg(feature = "gpu")]
+            KernelSet::Fused if GpuTensor::accepts(x) && GpuTensor::accepts(weight) => Route::Device,
             _ => Route::Composed,
         }
     }
@@ -94,7 +106,7 @@ impl Route {
         match self {
             Route::F32 => from_host(cpu::forward(shape, &host(x), &host(weight)), dims),
             Route::Bf16 => narrow_product([x, weight], dims, |x, weight| cpu::forward(shape, x, weight)),
-            Route::Composed => x.clone().matmul(weight.clone().transpose()),
+            _ => x.clone().matmul(weight.clone().transpose()),
         }
     }
 
@@ -103,16 +115,18 @@ impl Route {
         match self {
             Route::F32 => from_host(cpu::backward_input(shape, &host(dy), &host(weight)), dims),
             Route::Bf16 => narrow_product([dy, weight], dims, |dy, weight| cpu::backward_input(shape, dy, weight)),
-            Route::Composed => dy.clone().matmul(weight.clone()),
+            _ => dy.clone().matmul(weight.clone()),
         }
     }
 
-    fn backward_weight(self, shape: Shape, dy: &Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
+    fn backward_weight(self, shape: Shape, dy: &Tensor<2>, x: &Tensor<2>, master: DType) -> Tensor<2> {
         let dims = [shape.d_out, shape.d_in];
         match self {
             Route::F32 => from_host(cpu::backward_weight(shape, &host(dy), &host(x)), dims),
             Route::Bf16 => narrow_product([dy, x], dims, |dy, x| cpu::backward_weight(shape, dy, x)),
-            Route::Composed => dy.clone().transpose().matmul(x.clone()),
+            #[cfg(feature = "gpu")]
+            Route::Device => crate::cube::product(dy.clone().transpose(), x.clone(), master),
+            Route::Composed => dy.clone().transpose().matmul(x.clone()).cast(master),
         }
     }
 }
@@ -132,11 +146,11 @@ fn narrow_product(
 /// How the backward gets an operand: saved here, or asked for again.
 fn operand(tensor: Tensor<2>, recall: Option<Recall>) -> Box<dyn FnOnce() -> Tensor<2> + Send> {
     let Some(recall) = recall else { return Box::new(|| tensor) };
-    let (shape, dtype) = (tensor.dims(), tensor.dtype());
+    let (shape, dtype, device) = (tensor.dims(), tensor.dtype(), tensor.device());
     Box::new(move || {
         let host = recall();
         assert_eq!(host.len(), shape[0] * shape[1], "linear: elements of a recalled operand {shape:?}");
-        host.into_tensor::<2>().reshape(shape).cast(dtype)
+        host.into_tensor::<2>().reshape(shape).to_device(&device).cast(dtype)
     })
 }
 
