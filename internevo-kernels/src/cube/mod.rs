@@ -6,6 +6,7 @@
 
 mod buffer;
 mod cast;
+pub mod lanes;
 mod machine;
 pub mod reduce;
 #[cfg(feature = "gpu")]
@@ -19,6 +20,7 @@ pub use cubecl;
 pub use cubecl::client::Client;
 pub use cubecl::ir::{ElemType, FloatKind};
 pub use machine::Machine;
+pub(crate) use machine::address_type;
 #[cfg(feature = "gpu")]
 pub use tensor::GpuTensor;
 

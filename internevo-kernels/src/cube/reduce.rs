@@ -89,8 +89,9 @@ pub fn cube_max(value: f32, scratch: &mut [f32], #[comptime] units: u32, #[compt
 #[cube]
 pub fn vector_sum<N: Size>(value: Vector<f32, N>) -> f32 {
     let mut total = value.extract(0usize);
+    let width = N::value();
     #[unroll]
-    for lane in 1..comptime!(value.vector_size()) {
+    for lane in 1..width {
         total += value.extract(lane);
     }
     total
