@@ -189,7 +189,7 @@ mod gpu {
     use super::*;
     use crate::cube::testing::{assert_buffer, clients, on_every_device, random};
     use crate::cube::{BF16, F32, Machine};
-    use cubecl::server::MemoryScope;
+    use cubecl::MemoryScope;
 
     #[test]
     fn loss_and_both_gradients_agree_with_f64_over_several_chunks_and_parts() {

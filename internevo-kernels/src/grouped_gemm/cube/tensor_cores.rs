@@ -108,7 +108,7 @@ fn fetch<F: Float, N: Size>(
         if comptime!(!along_k) {
             element = base + (k + d) as usize * stride + (row + r) as usize;
         }
-        value = source[element / N::value()];
+        value = source[element / comptime!(WIDTH as usize)];
     }
     value
 }
@@ -139,7 +139,7 @@ fn tensor_core_kernel<F: Float, O: Float, N: Size>(
     a: &[Vector<F, N>],
     b: &[Vector<F, N>],
     offsets: &[u32],
-    out: &mut [O],
+    out: &mut [Vector<O, N>],
     rows: u32,
     #[comptime] problem: Problem,
     #[define(F)] _elem: ElemType,
@@ -165,7 +165,8 @@ fn tensor_core_kernel<F: Float, O: Float, N: Size>(
         ));
     }
     let plane = UNIT_POS_X / PLANE;
-    let (plane_m, plane_n) = ((plane / PLANES_ACROSS) * comptime!(DOWN as u32 * SIDE), (plane % PLANES_ACROSS) * comptime!(ACROSS as u32 * SIDE));
+    let plane_m = (plane / PLANES_ACROSS) * comptime!(DOWN as u32 * SIDE);
+    let plane_n = (plane % PLANES_ACROSS) * comptime!(ACROSS as u32 * SIDE);
     let mut a_next = Array::<Vector<F, N>>::new(comptime!(LOADS as usize));
     let mut b_next = Array::<Vector<F, N>>::new(comptime!(LOADS as usize));
     let mut k = task.k;
@@ -198,26 +199,23 @@ fn tensor_core_kernel<F: Float, O: Float, N: Size>(
             multiply_step::<F, N>(&a_slice, &b_slice, &mut sums, plane_m, plane_n, step * SIDE, a_along_k, b_along_k);
         }
     }
-    let mut scratch = Shared::<[f32]>::new_slice(comptime!((UNITS / PLANE * SIDE * SIDE) as usize));
-    let own = (plane * comptime!(SIDE * SIDE)) as usize;
+    // A fragment is one load of each unit of the plane.
+    let mut scratch = Shared::<[Vector<f32, N>]>::new_slice(comptime!(UNITS as usize));
+    let own = (plane * PLANE) as usize;
     let lane = UNIT_POS_X % PLANE;
     let out_base = task.expert as usize * comptime!(problem.out_of_expert());
     #[unroll]
     for down in 0..DOWN {
         #[unroll]
         for across in 0..ACROSS {
-            let tile = scratch.slice_mut(own, own + comptime!((SIDE * SIDE) as usize));
-            cmma::store(tile, sums.index(comptime!(down * ACROSS + across)), SIDE, MatrixLayout::RowMajor);
+            let fragment = scratch.slice_mut(own, own + comptime!(PLANE as usize));
+            cmma::store(fragment, sums.index(comptime!(down * ACROSS + across)), SIDE, MatrixLayout::RowMajor);
             sync_plane();
-            #[unroll]
-            for part in 0..comptime!(SIDE * SIDE / PLANE) {
-                let i = part * PLANE + lane;
-                let m = task.m + plane_m + comptime!(down as u32 * SIDE) + i / SIDE;
-                let n = task.n + plane_n + comptime!(across as u32 * SIDE) + i % SIDE;
-                if m < task.m_end && n < n_size {
-                    out[out_base + m as usize * comptime!(problem.n()) + n as usize] =
-                        O::cast_from(scratch[own + i as usize]);
-                }
+            let m = task.m + plane_m + comptime!(down as u32 * SIDE) + lane / comptime!(SIDE / WIDTH);
+            let n = task.n + plane_n + comptime!(across as u32 * SIDE) + (lane % comptime!(SIDE / WIDTH)) * WIDTH;
+            if m < task.m_end && n < n_size {
+                let element = out_base + m as usize * comptime!(problem.n()) + n as usize;
+                out[element / comptime!(WIDTH as usize)] = Vector::cast_from(scratch[own + lane as usize]);
             }
             sync_plane();
         }
