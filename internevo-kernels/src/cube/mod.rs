@@ -8,7 +8,7 @@ mod buffer;
 mod cast;
 pub mod lanes;
 mod machine;
-pub mod reduce;
+pub(crate) mod reduce;
 #[cfg(feature = "gpu")]
 mod tensor;
 #[cfg(test)]

@@ -116,9 +116,8 @@ fn forward_kernel<F: Float, N: Size>(
         i += units as usize;
     }
     let sum = cube_sum(vector_sum::<N>(square), &mut scratch, units, plane);
-    let vector = N::value();
-    let width = comptime!((loads * vector) as f32);
-    let rstd = 1.0f32 / (sum / width + eps).sqrt();
+    let lanes = N::value();
+    let rstd = 1.0f32 / (sum / comptime!((loads * lanes) as f32) + eps).sqrt();
     if UNIT_POS_X == 0 {
         rstd_out[row] = rstd;
     }
@@ -153,7 +152,7 @@ fn backward_kernel<F: Float, N: Size>(
     }
     let mut scratch = Shared::<[f32]>::new_slice(comptime!(scratch_len(units, plane)));
     let unit = UNIT_POS_X as usize;
-    let vector = N::value();
+    let lanes = N::value();
     let own = comptime!(loads.div_ceil(units as usize));
     // What this unit holds of the row: normalised input, gradient times weight; and its part of dw over the rows.
     let mut normal = Array::<Vector<f32, N>>::new(own);
@@ -181,7 +180,7 @@ fn backward_kernel<F: Float, N: Size>(
                 }
             }
             let sum = cube_sum(vector_sum::<N>(dot), &mut scratch, units, plane);
-            let mean = Vector::<f32, N>::new(sum / comptime!((loads * vector) as f32));
+            let mean = Vector::<f32, N>::new(sum / comptime!((loads * lanes) as f32));
             #[unroll(unroll)]
             for k in 0..own {
                 let i = unit + k * units as usize;
