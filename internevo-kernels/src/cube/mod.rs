@@ -7,6 +7,7 @@
 pub mod bucket;
 mod buffer;
 mod cast;
+pub mod lanes;
 mod machine;
 pub(crate) mod reduce;
 #[cfg(feature = "gpu")]
