@@ -117,7 +117,8 @@ impl Tile {
     /// Whether the owned row `own` sees `other`. False for rows beyond the tile.
     pub fn sees(&self, own: u32, other: u32) -> bool {
         let distance = other as i32 - (own as i32 + self.shift);
-        own < self.stop && other < self.other_stop && distance <= self.ahead && distance >= -self.back
+        let inside = own < self.stop && other < self.other_stop;
+        inside && distance <= self.ahead && distance >= -self.back
     }
 
     /// Whether all `owned` rows from `own` on see all `others` rows from `other` on.

@@ -1,9 +1,9 @@
 //! The backward, once for dQ and once for dK and dV, as in the portable route: a warp owns rows of one side and keeps their sums
 //! in registers; scores are computed again, from tiles in shared memory.
 
-use super::tile::{add_weighted, begin_load, products, store, zero};
+use super::tile::{add_weighted, begin_load, hide, products, store, zero};
 use super::warp::{Sums, Warp};
-use super::{Instructions, Place, ROWS, Shape, Tiling};
+use super::{Instructions, Place, Shape, Tiling};
 use crate::attention::Heads;
 use crate::attention::cube::places::{DeviceHeads, Head, Rows, vector};
 use crate::attention::cube::tiles::{Side, Span, Tile, Work};
@@ -194,19 +194,11 @@ fn backward_kernel<F: Float, N: Size>(
         }
         products(&mut warp, own, step_at, &mut weights, shape);
         products(&mut warp, own + second, step_at + values, &mut slopes, shape);
-        differentiate(
-            &mut warp,
-            &tile,
-            &mut weights,
-            &mut slopes,
-            &lane_lse,
-            &lane_delta,
-            first_row,
-            at,
-            log2_scale,
-            shape,
-            side,
-        );
+        differentiate(&mut warp, &mut weights, &mut slopes, &lane_lse, &lane_delta, log2_scale, shape, side);
+        if !tile.sees_all(first_row, at, comptime!(shape.warp_rows() as u32), comptime!(others as u32)) {
+            hide(&tile, &mut weights, first_row, at, warp.lane, 0.0f32, shape);
+            hide(&tile, &mut slopes, first_row, at, warp.lane, 0.0f32, shape);
+        }
         add_weighted(&mut warp, &slopes, step_at + column, &mut sums_0, shape);
         if comptime!(by_keys) {
             add_weighted(&mut warp, &weights, step_at + values + column, &mut sums_1, shape);
@@ -265,20 +257,15 @@ fn read_statistics(
 #[cube]
 fn differentiate<F: Float, N: Size>(
     warp: &mut Warp<F, N>,
-    tile: &Tile,
     weights: &mut Array<Sums>,
     slopes: &mut Array<Sums>,
     lane_lse: &Array<f32>,
     lane_delta: &Array<f32>,
-    first_row: u32,
-    start: u32,
     scale: f32,
     #[comptime] shape: Shape,
     #[comptime] side: Side,
 ) {
     let (tiles, unroll) = comptime!((shape.score_tiles(), shape.unroll()));
-    let (rows, others) = comptime!((shape.warp_rows() as u32, shape.tiling.others as u32));
-    let whole = tile.sees_all(first_row, start, rows, others);
     #[unroll(unroll)]
     for i in 0..comptime!(shape.tiling.fragments) {
         #[unroll(unroll)]
@@ -287,15 +274,11 @@ fn differentiate<F: Float, N: Size>(
             let mut slope = slopes[i * tiles + n];
             #[unroll]
             for c in 0..4usize {
-                let row = first_row + i as u32 * comptime!(ROWS as u32) + comptime!(c as u32 / 2 * 8) + warp.lane / 4;
-                let column = start + n as u32 * 8 + warp.lane % 4 * 2 + comptime!(c as u32 % 2);
                 let slot =
                     if comptime!(side == Side::Keys) { 2 * n + comptime!(c % 2) } else { 2 * i + comptime!(c / 2) };
-                let seen = whole || tile.sees(row, column);
-                let power = warp.exp2(weight.extract(c) * scale - lane_lse[slot]);
-                let probability = select(seen, power, 0.0f32);
+                let probability = warp.exp2(weight.extract(c) * scale - lane_lse[slot]);
                 weight.insert(c, probability);
-                slope.insert(c, select(seen, probability * (slope.extract(c) - lane_delta[slot]), 0.0f32));
+                slope.insert(c, probability * (slope.extract(c) - lane_delta[slot]));
             }
             weights[i * tiles + n] = weight;
             slopes[i * tiles + n] = slope;

@@ -1,8 +1,8 @@
 //! The forward: a cube owns queries of one head and walks over the keys they see; the online softmax stays in registers.
 
-use super::tile::{add_weighted, begin_load, products, store, zero};
+use super::tile::{add_weighted, begin_load, hide, products, store, zero};
 use super::warp::{Sums, Warp};
-use super::{Instructions, Place, ROWS, Shape, Tiling};
+use super::{Instructions, Place, Shape, Tiling};
 use crate::attention::cube::places::{DeviceHeads, Head, Rows, vector};
 use crate::attention::cube::tiles::{Side, Span, Tile, Work};
 use crate::attention::cube::{Attention, HIDDEN, LOWEST_MAXIMUM};
@@ -131,7 +131,9 @@ fn forward_kernel<F: Float, N: Size>(
             begin_load(&mut warp, v, next_at + values, &rows, others, comptime!(places[2]), shape);
         }
         products(&mut warp, own, step_at, &mut scores, shape);
-        hide(&tile, &mut scores, first_row, start, warp.lane, shape);
+        if !tile.sees_all(first_row, start, comptime!(shape.warp_rows() as u32), comptime!(others as u32)) {
+            hide(&tile, &mut scores, first_row, start, warp.lane, HIDDEN, shape);
+        }
         soften(&mut warp, &mut scores, &mut maximum, &mut total, &mut sums, log2_scale, shape);
         add_weighted(&mut warp, &scores, step_at + values, &mut sums, shape);
         step_at = next_at;
@@ -150,30 +152,6 @@ fn forward_kernel<F: Float, N: Size>(
     }
     let rows = Rows { first: first_row, stop: tile.stop, head };
     store(&sums, &factors, output, &rows, warp.lane, 0u32, output_place, shape);
-}
-
-/// Hides the scores that the mask does, where a warp's rows do not see the whole step.
-#[cube]
-fn hide(tile: &Tile, scores: &mut Array<Sums>, first_row: u32, start: u32, lane: u32, #[comptime] shape: Shape) {
-    let (tiles, unroll) = comptime!((shape.score_tiles(), shape.unroll()));
-    let (rows, others) = comptime!((shape.warp_rows() as u32, shape.tiling.others as u32));
-    if !tile.sees_all(first_row, start, rows, others) {
-        #[unroll(unroll)]
-        for i in 0..comptime!(shape.tiling.fragments) {
-            #[unroll(unroll)]
-            for n in 0..tiles {
-                let mut score = scores[i * tiles + n];
-                #[unroll]
-                for c in 0..4usize {
-                    let row = first_row + i as u32 * comptime!(ROWS as u32) + comptime!(c as u32 / 2 * 8) + lane / 4;
-                    let column = start + n as u32 * 8 + lane % 4 * 2 + comptime!(c as u32 % 2);
-                    let seen = tile.sees(row, column);
-                    score.insert(c, select(seen, score.extract(c), HIDDEN));
-                }
-                scores[i * tiles + n] = score;
-            }
-        }
-    }
 }
 
 /// One step of the online softmax, scores becoming weights; `scale` includes the change from e to 2. The maximum is that of the

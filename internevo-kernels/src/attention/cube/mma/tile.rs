@@ -3,6 +3,7 @@
 use super::warp::{Quad, Sums, Warp};
 use super::{CHUNK, COLUMNS, Place, ROWS, Shape};
 use crate::attention::cube::places::Rows;
+use crate::attention::cube::tiles::Tile;
 use cubecl::prelude::*;
 
 /// Begins to fill `count` rows of the arena, from `at` on, with `rows`; those from the stop on become zero. All units take part.
@@ -112,6 +113,34 @@ fn packed<F: Float, N: Size>(warp: &mut Warp<F, N>, near: Sums, far: Sums) -> Qu
     out.insert(2usize, warp.pack(far.extract(0usize), far.extract(1usize)));
     out.insert(3usize, warp.pack(far.extract(2usize), far.extract(3usize)));
     out
+}
+
+/// Sets what the mask hides, among scores from row `first` and column `start` on, to `value`.
+#[cube]
+pub(super) fn hide(
+    tile: &Tile,
+    scores: &mut Array<Sums>,
+    first: u32,
+    start: u32,
+    lane: u32,
+    value: f32,
+    #[comptime] shape: Shape,
+) {
+    let (tiles, unroll) = comptime!((shape.score_tiles(), shape.unroll()));
+    #[unroll(unroll)]
+    for i in 0..comptime!(shape.tiling.fragments) {
+        #[unroll(unroll)]
+        for n in 0..tiles {
+            let mut score = scores[i * tiles + n];
+            #[unroll]
+            for c in 0..4usize {
+                let row = first + i as u32 * comptime!(ROWS as u32) + comptime!(c as u32 / 2 * 8) + lane / 4;
+                let column = start + n as u32 * comptime!(COLUMNS as u32) + lane % 4 * 2 + comptime!(c as u32 % 2);
+                score.insert(c, select(tile.sees(row, column), score.extract(c), value));
+            }
+            scores[i * tiles + n] = score;
+        }
+    }
 }
 
 #[cube]

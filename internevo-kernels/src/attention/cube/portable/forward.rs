@@ -152,15 +152,18 @@ fn mask_scores(tile: &Tile, scores: &mut Array<f32>, start: u32, scale: f32, #[c
     let (rows, columns) = comptime!((shape.blocking.rows, shape.blocking.columns));
     let (owned, others) = comptime!((shape.blocking.owned() as u32, shape.blocking.others() as u32));
     let unroll = comptime!(shape.unroll);
-    let whole = tile.sees_all(tile.first, start, owned, others);
     #[unroll(unroll)]
-    for i in 0..rows {
+    for i in 0..comptime!(rows * columns) {
+        scores[i] *= scale;
+    }
+    if !tile.sees_all(tile.first, start, owned, others) {
         #[unroll(unroll)]
-        for j in 0..columns {
-            let row = tile.first + own_row(i, shape) as u32;
-            let column = start + own_column(j, shape) as u32;
-            let seen = whole || tile.sees(row, column);
-            scores[i * columns + j] = select(seen, scores[i * columns + j] * scale, HIDDEN);
+        for i in 0..rows {
+            #[unroll(unroll)]
+            for j in 0..columns {
+                let seen = tile.sees(tile.first + own_row(i, shape) as u32, start + own_column(j, shape) as u32);
+                scores[i * columns + j] = select(seen, scores[i * columns + j], HIDDEN);
+            }
         }
     }
 }
