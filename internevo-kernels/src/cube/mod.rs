@@ -7,7 +7,7 @@
 mod buffer;
 mod cast;
 mod machine;
-pub mod reduce;
+pub(crate) mod reduce;
 #[cfg(feature = "gpu")]
 mod tensor;
 #[cfg(test)]
@@ -19,6 +19,7 @@ pub use cubecl;
 pub use cubecl::client::Client;
 pub use cubecl::ir::{ElemType, FloatKind};
 pub use machine::Machine;
+pub(crate) use machine::address_type;
 #[cfg(feature = "gpu")]
 pub use tensor::GpuTensor;
 
