@@ -189,7 +189,7 @@ fn composed(
     let rows = segments.iter().filter(|(queries, _)| !queries.is_empty()).map(|(queries, keys)| {
         let q = q.clone().narrow(0, queries.start, queries.len());
         if keys.is_empty() {
-            let unseen = Tensor::full([queries.len(), heads], f32::NEG_INFINITY, &q.device().inner());
+            let unseen = Tensor::<2>::full([queries.len(), heads], f32::NEG_INFINITY, &q.device().inner());
             return (q.zeros_like(), unseen.cast(FloatDType::F32));
         }
         let part = |x: &Tensor<3>| {

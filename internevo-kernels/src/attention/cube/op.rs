@@ -1,6 +1,6 @@
 //! The burn operations of attention on a cubecl device. Shapes are checked by the callers in `attention/op.rs`.
 
-use super::{Attention, Outcome, backward, forward};
+use super::{Attention, DeviceHeads, Outcome, backward, forward};
 use crate::attention::{AttentionMask, QkvLayout, Segments};
 use crate::autograd::Function;
 use crate::cube::{Buffer, GpuTensor};
@@ -50,10 +50,8 @@ pub(in crate::attention) fn separate(
     let (function, inputs) = Function::enter([q.into(), k.into(), v.into()]);
     let inputs = inputs.map(GpuTensor::new);
     let buffers = inputs.each_ref().map(GpuTensor::buffer);
-    let places = layout.separate();
-    let views = |buffers: &[Buffer; 3]| std::array::from_fn(|i| places[i].on(&buffers[i]));
     let like = inputs[0].clone();
-    let (output, lse) = forward(like.client(), &views(&buffers), &Attention::new(layout, &segments, mask));
+    let (output, lse) = forward(like.client(), &views(layout, &buffers), &Attention::new(layout, &segments, mask));
     let statistics = like.with(lse.clone(), [segments.queries(), layout.heads()]).into_tensor();
     let output = like.with(output, shapes[0]);
     let saved = function.tracked().contains(&true).then(|| (inputs, output.clone(), lse));
@@ -68,7 +66,7 @@ pub(in crate::attention) fn separate(
         let d_lse = given.lock().expect("nothing fails under this lock").take().map(|tensor| tensor.buffer());
         let outcome = Outcome { output: &output, lse: &lse, d_output: &d_output, d_lse: d_lse.as_ref() };
         let attention = Attention::new(layout, &segments, mask);
-        backward(client, &views(&buffers), &outcome, &attention, &views(&gradients));
+        backward(client, &views(layout, &buffers), &outcome, &attention, &views(layout, &gradients));
         let mut gradients = gradients.into_iter().zip(shapes).zip(needed);
         std::array::from_fn(|i| {
             let ((gradient, shape), needed) = gradients.next().expect("one of three");
@@ -77,6 +75,11 @@ pub(in crate::attention) fn separate(
     });
     let lse = beside(output.clone(), statistics, d_lse);
     (output, lse)
+}
+
+fn views(layout: QkvLayout, buffers: &[Buffer; 3]) -> DeviceHeads<'_> {
+    let places = layout.separate();
+    std::array::from_fn(|i| places[i].on(&buffers[i]))
 }
 
 /// A gradient on its way from one step of the tape to a later one.

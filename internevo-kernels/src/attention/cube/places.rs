@@ -58,6 +58,7 @@ pub(super) fn check(views: &DeviceHeads<'_>, layout: QkvLayout, segments: &Segme
 
 /// A head in a kernel: which of its group, and which group.
 #[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
 pub(super) struct Head {
     pub group: u32,
     pub member: u32,
@@ -65,6 +66,7 @@ pub(super) struct Head {
 
 /// Rows of one head: those before `stop`, from `first` on.
 #[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
 pub(super) struct Rows {
     pub first: u32,
     pub stop: u32,

@@ -147,7 +147,8 @@ fn the_tensor_core_kernels_agree_with_f64_when_their_instructions_are_emulated()
         for (i, (warps, fragments, others, parts, head_dim)) in tilings.into_iter().enumerate() {
             let layout = QkvLayout { kv_heads: 1 + i % 2, q_per_kv: 1 + i % 3, head_dim };
             let mask = masks(&mut random)[i % 3];
-            let case = Case::new(&mut random, client, elem, layout, ragged(&mut random, 70), mask);
+            let segments = ragged(&mut random, 70);
+            let case = Case::new(&mut random, client, elem, layout, segments, mask);
             let tiling = mma::Tiling { warps, fragments, others, parts };
             let whole = mma::Tiling { parts: 1, ..tiling };
             let emulated = mma::Instructions::Emulated;

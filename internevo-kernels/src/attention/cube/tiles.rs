@@ -85,6 +85,7 @@ fn tiles(segments: &Segments, mask: AttentionMask, side: Side, rows: usize) -> V
 
 /// A tile of the list, in a kernel.
 #[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
 pub(super) struct Tile {
     /// Owned rows.
     pub first: u32,

@@ -15,6 +15,9 @@ pub(super) const LANES: u32 = 32;
 /// Words of shared memory per warp that emulation exchanges values through: A and B of one product.
 const WORDS: usize = 6 * LANES as usize;
 
+/// Where those of B begin.
+const B_WORDS: usize = 4 * LANES as usize;
+
 /// How instructions are carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::attention::cube) enum Instructions {
@@ -139,9 +142,9 @@ impl<F: Float, N: Size> Warp<F, N> {
             let mut pair = Vector::<F, Const<2>>::empty();
             #[unroll]
             for e in 0..2usize {
-                let row = if comptime!(transposed) { 2 * t + e as u32 } else { g };
-                let column = if comptime!(transposed) { g } else { 2 * t + e as u32 };
-                let start = self.exchange[exchange + 8 * i + row as usize];
+                let row = if comptime!(transposed) { t * 2 + comptime!(e as u32) } else { g };
+                let column = if comptime!(transposed) { g } else { t * 2 + comptime!(e as u32) };
+                let start = self.exchange[exchange + comptime!(8 * i) + row as usize];
                 let index = (start + column) as usize;
                 pair.insert(e, self.arena[index / N::value()].extract_dynamic(index % N::value()));
             }
@@ -165,22 +168,22 @@ impl<F: Float, N: Size> Warp<F, N> {
         sync_cube();
         #[unroll]
         for i in 0..4usize {
-            self.exchange[exchange + i * 32 + lane] = a.extract(i);
+            self.exchange[exchange + comptime!(32 * i) + lane] = a.extract(i);
         }
-        self.exchange[exchange + 4 * 32 + lane] = b_0;
-        self.exchange[exchange + 5 * 32 + lane] = b_1;
+        self.exchange[exchange + B_WORDS + lane] = b_0;
+        self.exchange[exchange + B_WORDS + 32usize + lane] = b_1;
         sync_cube();
         let (g, t) = (lane / 4, lane % 4);
         let mut out = sums;
         #[unroll]
         for c in 0..4usize {
-            let column = 2 * t + c % 2;
+            let column = t * 2 + comptime!(c % 2);
             let mut sum = sums.extract(c);
             // Pairs of rows of B; the row of A is g, or g + 8 in the odd registers.
             for pair in 0..8usize {
                 let (far, t) = (pair / 4, pair % 4);
-                let left = self.exchange[exchange + (c / 2 + 2 * far) * 32 + g * 4 + t];
-                let right = self.exchange[exchange + (4 + far) * 32 + column * 4 + t];
+                let left = self.exchange[exchange + (far * 2 + comptime!(c / 2)) * 32 + g * 4 + t];
+                let right = self.exchange[exchange + B_WORDS + far * 32 + column * 4 + t];
                 let left = Vector::<F, Const<2>>::reinterpret(left);
                 let right = Vector::<F, Const<2>>::reinterpret(right);
                 sum += f32::cast_from(left.extract(0usize)) * f32::cast_from(right.extract(0usize));

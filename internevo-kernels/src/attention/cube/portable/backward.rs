@@ -155,10 +155,10 @@ fn backward_kernel<F: Float, N: Size>(
         let query_head = if comptime!(by_keys) { index * comptime!(shape.members) + pass } else { index };
         let mut start = tile.other_first;
         while start < tile.other_stop {
-            let rows = Rows { first: start, stop: tile.other_stop, head: Head { group: head.group, member: pass } };
+            let step = Rows { first: start, stop: tile.other_stop, head: Head { group: head.group, member: pass } };
             sync_cube();
-            load::<F, N>(other_0, &mut theirs_0, &rows, others, comptime!(other_places[0]), shape);
-            load::<F, N>(other_1, &mut theirs_1, &rows, others, comptime!(other_places[1]), shape);
+            load::<F, N>(other_0, &mut theirs_0, &step, others, comptime!(other_places[0]), shape);
+            load::<F, N>(other_1, &mut theirs_1, &step, others, comptime!(other_places[1]), shape);
             sync_cube();
             products::<F, N>(&mine_0, &theirs_0, &mut scores, shape);
             products::<F, N>(&mine_1, &theirs_1, &mut d_weights, shape);
