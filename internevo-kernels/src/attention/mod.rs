@@ -5,6 +5,8 @@
 //! The scale is `1 / sqrt(head_dim)`.
 
 pub mod cpu;
+#[cfg(feature = "cube")]
+pub mod cube;
 mod op;
 pub mod reference;
 mod runs;
