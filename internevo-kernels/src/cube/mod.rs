@@ -7,6 +7,8 @@
 mod buffer;
 mod cast;
 mod machine;
+#[cfg(feature = "codegen")]
+pub mod recorder;
 pub mod reduce;
 #[cfg(feature = "gpu")]
 mod tensor;
