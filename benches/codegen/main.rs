@@ -2,10 +2,9 @@
 //! `cargo xtask codegen` installs the toolkit and runs this.
 //!
 //! ```text
-//! cargo run -p benches --features codegen --example codegen -- --toolkit DIR --cache DIR [--write] [--json] [--only TEXT]
+//! cargo run -p benches --features codegen --bin codegen -- --toolkit DIR --cache DIR [--write] [--json] [--only TEXT]
 //! ```
 
-mod catalogue;
 mod nvrtc;
 mod planted;
 mod rules;
@@ -19,10 +18,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use benches::calls::{self, Call, Calls, Inputs, type_name};
 use internevo_kernels::cube::recorder::{Card, Code, Launch, PaperGpu};
 use rayon::prelude::*;
 
-use catalogue::{Call, Catalogue};
 use table::{Key, Row};
 use toolchain::{Metrics, Toolchain};
 
@@ -53,20 +52,20 @@ impl Options {
             }
         }
         if options.write && (options.plant_spill || options.only.is_some()) {
-            bail!("--write needs the whole catalogue and nothing else");
+            bail!("--write needs the whole list and nothing else");
         }
         Ok(options)
     }
 
-    fn catalogue(&self) -> Catalogue {
-        let mut catalogue = Catalogue::complete();
+    fn calls(&self) -> Calls {
+        let mut calls = calls::complete();
         if self.plant_spill {
-            planted::add(&mut catalogue);
+            planted::add(&mut calls);
         }
         if let Some(only) = &self.only {
-            catalogue.calls.retain(|call| call.name.contains(only.as_str()));
+            calls.0.retain(|call| call.name.contains(only.as_str()));
         }
-        catalogue
+        calls
     }
 }
 
@@ -82,7 +81,7 @@ impl Job<'_> {
     fn key(&self) -> Key {
         Key {
             call: self.call.name.clone(),
-            elem: table::type_name(self.call.elem).to_owned(),
+            elem: type_name(self.call.elem).to_owned(),
             shape: self.call.shape.clone(),
             kernel: self.launch.kernel.clone(),
             target: self.card.target().to_owned(),
@@ -123,8 +122,7 @@ fn main() -> ExitCode {
 /// Runs the gate, prints the table and answers with what is wrong.
 fn gate(options: &Options) -> anyhow::Result<Vec<String>> {
     let toolchain = Toolchain::open(&options.toolkit, &options.cache)?;
-    let catalogue = options.catalogue();
-    let Findings { rows, mut failures } = check(&catalogue, &toolchain);
+    let Findings { rows, mut failures } = check(&options.calls(), &toolchain);
     let text = table::markdown(&rows, &toolchain.version());
     if options.json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
@@ -142,12 +140,12 @@ fn gate(options: &Options) -> anyhow::Result<Vec<String>> {
 }
 
 /// Records every call on every card, compiles each kernel once, as many at a time as there are cores, and applies the rules.
-fn check(catalogue: &Catalogue, toolchain: &Toolchain) -> Findings {
+fn check(calls: &Calls, toolchain: &Toolchain) -> Findings {
     let mut failures = Vec::new();
     let mut jobs = Vec::new();
     for card in Card::ALL {
         let gpu = PaperGpu::new(card);
-        for call in catalogue.calls.iter().filter(|call| call.cards.contains(&card)) {
+        for call in calls.0.iter().filter(|call| call.capabilities.contains(&card.version())) {
             match record(&gpu, call) {
                 Ok(mut recorded) => jobs.append(&mut recorded),
                 Err(error) => failures.push(format!("{} on {}: {error:#}", call.name, card.target())),
@@ -161,7 +159,7 @@ fn check(catalogue: &Catalogue, toolchain: &Toolchain) -> Findings {
     for job in &jobs {
         match &compiled[&(&*job.code, job.card.target())] {
             Ok(metrics) => {
-                let broken = job.call.rules.broken(&job.launch.kernel, metrics);
+                let broken = rules::broken(&job.call.rules, &job.launch.kernel, metrics);
                 failures.extend(broken.into_iter().map(|what| format!("{}: {what}", job.key())));
                 rows.push(row(job, metrics));
             }
@@ -184,10 +182,10 @@ fn row(job: &Job, metrics: &Metrics) -> Row {
 
 /// The different kernels that a call launches; a second kernel of one function is called `…#2`.
 fn record<'a>(gpu: &PaperGpu, call: &'a Call) -> anyhow::Result<Vec<Job<'a>>> {
-    let outcome = catch_unwind(AssertUnwindSafe(|| (call.run)(gpu.client())));
+    let outcome = catch_unwind(AssertUnwindSafe(|| (call.prepare)(&Inputs::unfilled(gpu.client()))(gpu.client())));
     let launches = gpu.launches();
     if outcome.is_err() {
-        bail!("the call panicked at {} {}", table::type_name(call.elem), call.shape);
+        bail!("the call panicked at {} {}", type_name(call.elem), call.shape);
     }
     let mut jobs: Vec<Job> = Vec::new();
     for mut launch in launches {
@@ -203,7 +201,7 @@ fn record<'a>(gpu: &PaperGpu, call: &'a Call) -> anyhow::Result<Vec<Job<'a>>> {
         jobs.push(Job { call, card: gpu.card(), launch, code });
     }
     let kernels: Vec<String> = jobs.iter().map(|job| job.launch.kernel.clone()).collect();
-    if let Some(name) = call.rules.unmet(&kernels).next() {
+    if let Some(name) = rules::unmet(&call.rules, &kernels).next() {
         bail!("no kernel `{name}`, of which something is claimed; launched: {}", kernels.join(", "));
     }
     Ok(jobs)
@@ -212,6 +210,8 @@ fn record<'a>(gpu: &PaperGpu, call: &'a Call) -> anyhow::Result<Vec<Job<'a>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use benches::calls::Rules;
+    use internevo_kernels::cube::{Client, F32};
 
     /// The toolkit that `cargo xtask codegen` installed, which names it to this test.
     fn toolkit() -> Option<PathBuf> {
@@ -227,18 +227,18 @@ mod tests {
         let Some(toolkit) = toolkit() else { return };
         let cache = tempfile::tempdir().unwrap();
         let toolchain = Toolchain::open(&toolkit, cache.path()).unwrap();
-        let mut catalogue = Catalogue::default();
-        planted::add(&mut catalogue);
-        let Findings { rows, failures } = check(&catalogue, &toolchain);
+        let mut calls = Calls::default();
+        planted::add(&mut calls);
+        let Findings { rows, failures } = check(&calls, &toolchain);
         assert!(rows.len() == 1 && rows[0].metrics.spilled_bytes > 0, "{rows:?}");
         let spill = failures.iter().find(|failure| failure.ends_with("bytes spilled")).unwrap();
         assert!(spill.contains("spilling_kernel on sm_90a"), "{spill}");
     }
 
     #[test]
-    fn every_call_of_the_catalogue_launches_what_its_rules_name() {
+    fn every_call_of_the_list_launches_what_its_rules_name() {
         let gpu = PaperGpu::new(Card::Hopper);
-        for call in Catalogue::complete().calls {
+        for call in calls::complete().0 {
             let jobs = record(&gpu, &call).unwrap_or_else(|error| panic!("{}: {error:#}", call.name));
             assert!(!jobs.is_empty(), "{} launches nothing", call.name);
         }
@@ -246,9 +246,9 @@ mod tests {
 
     #[test]
     fn a_call_that_panics_is_named() {
-        let mut catalogue = Catalogue::default();
-        catalogue.add("broken", internevo_kernels::cube::F32, "1", rules::Rules::streaming(), |_| panic!("as planned"));
-        let error = record(&PaperGpu::new(Card::Hopper), &catalogue.calls[0]).err().unwrap();
+        let mut calls = Calls::default();
+        calls.add("broken", F32, "1", Rules::streaming(), |_| |_: &Client| panic!("as planned"));
+        let error = record(&PaperGpu::new(Card::Hopper), &calls.0[0]).err().unwrap();
         assert_eq!(error.to_string(), "the call panicked at f32 1");
     }
 }

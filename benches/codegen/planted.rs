@@ -1,18 +1,17 @@
 //! A kernel as kernels must not be, for the test of the gate: more values alive than registers, and an array indexed by data.
 
+use benches::calls::{Calls, Rules};
 use cubecl::prelude::*;
 use internevo_kernels::cube::{Buffer, Client, F32};
-
-use crate::catalogue::Catalogue;
-use crate::rules::Rules;
 
 /// Values that each unit holds: four times the registers that 1024 units leave it.
 const HELD: usize = 256;
 
 /// Adds a call that spills.
-pub fn add(catalogue: &mut Catalogue) {
-    catalogue.add("planted spill", F32, "1024", Rules::compute(), |client| {
-        launch(client, &Buffer::empty(client, 1024 * HELD, F32), &Buffer::empty(client, 1024 * HELD, F32));
+pub fn add(calls: &mut Calls) {
+    calls.add("planted spill", F32, "1024", Rules::compute(), |inputs| {
+        let (x, y) = (inputs.floats(1024 * HELD, F32), inputs.floats(1024 * HELD, F32));
+        move |client| launch(client, &x, &y)
     });
 }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
-use internevo_kernels::cube::{BF16, ElemType, F16, F32};
 use serde::Serialize;
 
 use crate::toolchain::Metrics;
@@ -44,16 +43,6 @@ impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { call, elem, shape, kernel, target } = self;
         write!(f, "{call} {elem} {shape}: {kernel} on {target}")
-    }
-}
-
-/// `bf16`.
-pub fn type_name(elem: ElemType) -> &'static str {
-    match elem {
-        F32 => "f32",
-        F16 => "f16",
-        BF16 => "bf16",
-        _ => "other",
     }
 }
 

@@ -19,7 +19,7 @@ const WHEELS: [&str; 6] = [
 ];
 
 /// The checker.
-const CHECKER: [&str; 5] = ["--locked", "--package=benches", "--features=codegen", "--example=codegen", "--quiet"];
+const CHECKER: [&str; 5] = ["--locked", "--package=benches", "--features=codegen", "--bin=codegen", "--quiet"];
 
 /// What to do with the table.
 #[derive(clap::Args)]
