@@ -37,7 +37,7 @@ find_cuda() {
       compgen -G "$library/libnvrtc.so*" >/dev/null && export LD_LIBRARY_PATH=$library${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
     done
   done
-  echo "headers: ${CUDA_PATH:-none}; libraries: ${LD_LIBRARY_PATH:-the system's}"
+  echo "headers: ${CUDA_PATH:-none}; libraries: ${LD_LIBRARY_PATH:-as installed}"
 }
 
 run() {
