@@ -14,7 +14,7 @@ out=${3:-${OUT:-$folder/out}}
 build() {
   mkdir -p "$folder"
   local target=${CARGO_TARGET_DIR:-$here/../target} profile=${GPU_BENCH_PROFILE:-release}
-  (cd "$here/.." && cargo build --locked --profile "$profile" --package benches --features cuda --bin gpu)
+  (cd "$here/.." && cargo build --locked --profile "$profile" --package gpu-benches --features cuda --bin gpu)
   [[ $profile == dev ]] && profile=debug
   strip --strip-all -o "$folder/gpu" "$target/$profile/gpu"
   xz --threads=0 --force -6 "$folder/gpu"
@@ -47,7 +47,7 @@ run() {
   if [[ $command == run ]]; then
     nvidia-smi --query-gpu=name,memory.total,driver_version,clocks.sm --format=csv,noheader || echo "no nvidia-smi"
   fi
-  [[ -x $folder/gpu ]] || xz --decompress --keep --force "$folder/gpu.xz"
+  [[ -e $folder/gpu ]] || xz --decompress --keep --force "$folder/gpu.xz"
   chmod +x "$folder/gpu"
   # 580 s in all: 310 for ours, 230 for the peers, the rest for what was begun before.
   timeout 330 "$folder/gpu" --out "$out" --seconds "${GPU_BENCH_OURS:-280}" 2>&1 | tee "$out/ours.log" || status=$?
@@ -59,6 +59,10 @@ run() {
   return "$status"
 }
 
+if [[ $command != build && ! -e $folder/gpu && ! -e $folder/gpu.xz ]]; then
+  echo "gpu.sh: no $folder/gpu.xz; make it with: benches/gpu.sh build $folder" >&2
+  exit 2
+fi
 case $command in
   build) build ;;
   run) run ;;

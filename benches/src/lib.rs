@@ -2,8 +2,6 @@
 //!
 //! `cargo bench -p benches` measures; `cargo test -p benches --benches` runs every bench once on small inputs.
 
-#[cfg(feature = "calls")]
-pub mod calls;
 pub mod memory;
 pub mod step;
 

@@ -1,5 +1,5 @@
 //! `cargo xtask codegen`: the machine code of every GPU kernel, checked without a GPU. Installs NVIDIA's compiler from Python
-//! wheels into `<target>/codegen`, once, and runs the checker of `benches/codegen`.
+//! wheels into `<target>/codegen`, once, and runs the checker of `benches/gpu`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,8 +18,8 @@ const WHEELS: [&str; 6] = [
     "nvidia-cuda-cccl==13.3.5.0.6",
 ];
 
-/// The checker.
-const CHECKER: [&str; 5] = ["--locked", "--package=benches", "--features=codegen", "--bin=codegen", "--quiet"];
+/// The checker, under the features that the tests on Vulkan have, so that both share a build.
+const CHECKER: [&str; 5] = ["--locked", "--package=gpu-benches", "--features=codegen,wgpu", "--bin=codegen", "--quiet"];
 
 /// What to do with the table.
 #[derive(clap::Args)]

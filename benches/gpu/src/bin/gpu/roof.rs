@@ -13,7 +13,7 @@ const LEN: usize = 1 << 28;
 /// # Errors
 /// What the launch reports.
 pub fn copy(client: &Client) -> anyhow::Result<f64> {
-    let x = benches::calls::Inputs::filled(client).floats(LEN, F32);
+    let x = gpu_benches::calls::Inputs::filled(client).floats(LEN, F32);
     let y = Buffer::empty(client, LEN, F32);
     let seconds = time(client, &|client| launch(client, &x, &y))?.median;
     Ok(8.0 * LEN as f64 / seconds)

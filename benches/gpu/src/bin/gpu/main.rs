@@ -2,8 +2,8 @@
 //! machine with an NVIDIA card, runs PyTorch's kernels beside it and joins both into one table.
 //!
 //! ```text
-//! cargo run --release -p benches --features cuda --bin gpu -- --out DIR [--seconds 240] [--only TEXT]
-//! cargo run -p benches --features wgpu --bin gpu -- --out DIR --tiny        # on Mesa's software Vulkan
+//! cargo run --release -p gpu-benches --features cuda --bin gpu -- --out DIR [--seconds 240] [--only TEXT]
+//! cargo run -p gpu-benches --features wgpu --bin gpu -- --out DIR --tiny        # on Mesa's software Vulkan
 //! ```
 
 mod checks;
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use benches::calls::{self, Inputs, type_name};
+use gpu_benches::calls::{self, Inputs, type_name};
 use cubecl::Device;
 use cubecl::features::TypeUsage;
 use internevo_kernels::cube::{Client, ElemType};

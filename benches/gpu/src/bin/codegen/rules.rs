@@ -1,6 +1,6 @@
 //! Whether a kernel's machine code is what its call demands.
 
-use benches::calls::{Rules, Tensor};
+use gpu_benches::calls::{Rules, Tensor};
 
 use crate::toolchain::Metrics;
 

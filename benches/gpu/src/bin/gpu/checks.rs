@@ -2,7 +2,7 @@
 //! the same for every option and ragged shape, on small inputs.
 
 use anyhow::ensure;
-use internevo_core::rng::CounterRng;
+use gpu_benches::random::Random;
 use internevo_kernels::cube::{BF16, Buffer, Client, ElemType, F16, F32, cast};
 use internevo_kernels::rms_norm;
 
@@ -40,19 +40,16 @@ pub fn complete(tiny: bool) -> Vec<Check> {
 /// Inputs of one check: values that the type holds exactly, on the device and in f64.
 struct Draw<'a> {
     client: &'a Client,
-    rng: CounterRng,
-    drawn: u64,
+    random: Random,
 }
 
 impl<'a> Draw<'a> {
     fn new(client: &'a Client, seed: u64) -> Self {
-        Self { client, rng: CounterRng::new(seed, "checks"), drawn: 0 }
+        Self { client, random: Random::new(seed) }
     }
 
     fn floats(&mut self, len: usize, elem: ElemType) -> anyhow::Result<(Vec<f64>, Buffer)> {
-        let values: Vec<f32> = (0..len as u64).map(|i| self.rng.normal(self.drawn + i) as f32).collect();
-        self.drawn += len as u64;
-        let buffer = Buffer::from_f32(self.client, &values, elem);
+        let buffer = Buffer::from_f32(self.client, &self.random.normals(len), elem);
         Ok((wide(self.client, &buffer)?, buffer))
     }
 }

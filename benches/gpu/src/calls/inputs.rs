@@ -1,8 +1,9 @@
 //! Inputs of calls: memory only on paper, random numbers on a device.
 
 use cubecl::ir::UIntKind;
-use internevo_core::rng::CounterRng;
 use internevo_kernels::cube::{Buffer, Client, ElemType};
+
+use crate::random::Random;
 
 /// Makes buffers on one client.
 pub struct Inputs<'a> {
@@ -34,23 +35,17 @@ impl<'a> Inputs<'a> {
         if !self.filled {
             return Buffer::empty(self.client, len, elem);
         }
-        let rng = CounterRng::new(0, "inputs");
-        let period: Vec<f32> = (0..PERIOD.min(len) as u64).map(|i| rng.normal(i) as f32).collect();
+        let period = Random::new(0).normals(PERIOD.min(len));
         let values: Vec<f32> = period.iter().copied().cycle().take(len).collect();
         Buffer::from_f32(self.client, &values, elem)
     }
 
     /// `len` integers below `bound`.
     pub fn indices(&self, len: usize, bound: u32) -> Buffer {
-        let rng = CounterRng::new(1, "inputs");
-        self.words(len, move |i| rng.below(i as u64, u64::from(bound)) as u32)
-    }
-
-    /// `len` integers by their place.
-    pub fn words(&self, len: usize, word: impl Fn(usize) -> u32) -> Buffer {
         if !self.filled {
             return Buffer::empty(self.client, len, ElemType::UInt(UIntKind::U32));
         }
-        Buffer::from_u32(self.client, &(0..len).map(word).collect::<Vec<_>>())
+        let mut random = Random::new(1);
+        Buffer::from_u32(self.client, &(0..len).map(|_| random.below(bound)).collect::<Vec<_>>())
     }
 }

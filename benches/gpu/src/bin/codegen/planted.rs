@@ -1,6 +1,6 @@
 //! A kernel as kernels must not be, for the test of the gate: more values alive than registers, and an array indexed by data.
 
-use benches::calls::{Calls, Rules};
+use gpu_benches::calls::{Calls, Rules};
 use cubecl::prelude::*;
 use internevo_kernels::cube::{Buffer, Client, F32};
 

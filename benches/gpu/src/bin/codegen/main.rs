@@ -2,7 +2,7 @@
 //! `cargo xtask codegen` installs the toolkit and runs this.
 //!
 //! ```text
-//! cargo run -p benches --features codegen --bin codegen -- --toolkit DIR --cache DIR [--write] [--json] [--only TEXT]
+//! cargo run -p gpu-benches --features codegen --bin codegen -- --toolkit DIR --cache DIR [--write] [--json] [--only TEXT]
 //! ```
 
 mod nvrtc;
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use benches::calls::{self, Call, Calls, Inputs, type_name};
+use gpu_benches::calls::{self, Call, Calls, Inputs, type_name};
 use internevo_kernels::cube::recorder::{Card, Code, Launch, PaperGpu};
 use rayon::prelude::*;
 
@@ -129,7 +129,7 @@ fn gate(options: &Options) -> anyhow::Result<Vec<String>> {
     } else {
         println!("{text}");
     }
-    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("CODEGEN.md");
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("CODEGEN.md");
     if options.write && failures.is_empty() {
         std::fs::write(&committed, text)?;
     } else if options.only.is_none() && !options.write {
@@ -210,7 +210,7 @@ fn record<'a>(gpu: &PaperGpu, call: &'a Call) -> anyhow::Result<Vec<Job<'a>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use benches::calls::Rules;
+    use gpu_benches::calls::Rules;
     use internevo_kernels::cube::{Client, F32};
 
     /// The toolkit that `cargo xtask codegen` installed, which names it to this test.
@@ -225,11 +225,12 @@ mod tests {
     #[test]
     fn a_planted_spill_fails_the_gate() {
         let Some(toolkit) = toolkit() else { return };
-        let cache = tempfile::tempdir().unwrap();
-        let toolchain = Toolchain::open(&toolkit, cache.path()).unwrap();
+        let cache = std::env::temp_dir().join(format!("internevo-codegen-{}", std::process::id()));
+        let toolchain = Toolchain::open(&toolkit, &cache).unwrap();
         let mut calls = Calls::default();
         planted::add(&mut calls);
         let Findings { rows, failures } = check(&calls, &toolchain);
+        std::fs::remove_dir_all(&cache).unwrap();
         assert!(rows.len() == 1 && rows[0].metrics.spilled_bytes > 0, "{rows:?}");
         let spill = failures.iter().find(|failure| failure.ends_with("bytes spilled")).unwrap();
         assert!(spill.contains("spilling_kernel on sm_90a"), "{spill}");
