@@ -44,9 +44,10 @@ pub struct Cost {
 }
 
 impl Call {
-    /// Times the call on a GPU, as one that moves this many bytes.
+    /// Times the call on a GPU, as one that moves this many bytes. Too few of them measure the cache: such a call is not timed.
     pub fn moves(&mut self, bytes: usize) -> &mut Self {
-        self.cost = Some(Cost { bytes: bytes as f64, flops: 0.0 });
+        const CACHES: usize = 200 << 20;
+        self.cost = (bytes > CACHES).then_some(Cost { bytes: bytes as f64, flops: 0.0 });
         self
     }
 

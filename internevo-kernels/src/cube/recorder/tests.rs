@@ -16,7 +16,10 @@ fn launches_of_a_public_function_are_recorded_as_cuda() {
     let launch = &launches[0];
     assert_eq!(launch.kernel, "rms_norm::forward_kernel");
     assert_eq!(launch.cubes, Some([rows as u32, 1, 1]));
-    assert_eq!(launch.buffers, [2 * (rows * width) as u64, 2 * width as u64, 2 * (rows * width) as u64, 4 * rows as u64]);
+    assert_eq!(
+        launch.buffers,
+        [2 * (rows * width) as u64, 2 * width as u64, 2 * (rows * width) as u64, 4 * rows as u64]
+    );
     let code = launch.code.as_ref().unwrap();
     assert!(code.source.contains("__global__") && code.source.contains(&code.entry), "{}", code.source);
     assert!(gpu.launches().is_empty(), "the record starts anew");

@@ -1,7 +1,7 @@
 //! A kernel as kernels must not be, for the test of the gate: more values alive than registers, and an array indexed by data.
 
-use gpu_benches::calls::{Calls, Rules};
 use cubecl::prelude::*;
+use gpu_benches::calls::{Calls, Rules};
 use internevo_kernels::cube::{Buffer, Client, F32};
 
 /// Values that each unit holds: four times the registers that 1024 units leave it.

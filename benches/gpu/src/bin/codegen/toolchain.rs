@@ -101,7 +101,8 @@ fn output(command: &mut Command) -> anyhow::Result<String> {
 impl Metrics {
     /// Reads what `ptxas -v` prints.
     fn read_report(&mut self, report: &str) {
-        let words: Vec<&str> = report.split(|c: char| c.is_whitespace() || c == ',').filter(|w| !w.is_empty()).collect();
+        let words: Vec<&str> =
+            report.split(|c: char| c.is_whitespace() || c == ',').filter(|w| !w.is_empty()).collect();
         let before = |name: &[&str]| -> u32 {
             let places = words.windows(name.len() + 1).filter(|window| window[1..] == *name);
             places.filter_map(|window| window[0].parse::<u32>().ok()).sum()

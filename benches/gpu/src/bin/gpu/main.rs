@@ -15,9 +15,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use gpu_benches::calls::{self, Inputs, type_name};
 use cubecl::Device;
 use cubecl::features::TypeUsage;
+use gpu_benches::calls::{self, Inputs, type_name};
 use internevo_kernels::cube::{Client, ElemType};
 use serde::Serialize;
 

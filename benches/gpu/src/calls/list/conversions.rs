@@ -1,0 +1,31 @@
+//! Casts between float types and sums of columns.
+
+use internevo_kernels::cube::{BF16, ElemType, F16, F32, cast, reduce::column_sums};
+
+use super::super::{Calls, Rules, type_name};
+
+/// Adds the calls.
+pub fn add(calls: &mut Calls) {
+    for elem in [BF16, F16] {
+        casts(calls, elem);
+    }
+    for width in [4096, 1001] {
+        calls.add("column_sums", F32, format!("264×{width}"), Rules::streaming(), move |inputs| {
+            let matrix = inputs.floats(264 * width, F32);
+            move |client| drop(column_sums(client, &matrix, width))
+        });
+    }
+}
+
+fn casts(calls: &mut Calls, elem: ElemType) {
+    const LEN: usize = 1 << 26;
+    for (from, to) in [(F32, elem), (elem, F32)] {
+        let (rules, shape) =
+            (Rules::streaming().wide("cast_kernel", F32, LEN), format!("{LEN} from {}", type_name(from)));
+        let call = calls.add("cast", to, shape, rules, move |inputs| {
+            let x = inputs.floats(LEN, from);
+            move |client| drop(cast(client, &x, to))
+        });
+        call.moves(LEN * (from.size() + to.size()));
+    }
+}
