@@ -166,7 +166,10 @@ fn check(calls: &Calls, toolchain: &Toolchain) -> Findings {
             Err(error) => failures.push(format!("{}: {error:#}", job.key())),
         }
     }
-    rows.sort_by(|a, b| a.key.cmp(&b.key));
+    // Calls in alphabetical order, cards in order of age.
+    rows.sort_by_cached_key(|row| {
+        (Key { target: String::new(), ..row.key.clone() }, row.key.target.len(), row.key.target.clone())
+    });
     Findings { rows, failures }
 }
 

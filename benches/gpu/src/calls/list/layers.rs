@@ -33,11 +33,16 @@ fn rms_norms(calls: &mut Calls, elem: ElemType, rows: usize, width: usize) {
         move |client| drop(rms_norm::forward(client, &x, &weight, EPS))
     });
     forward.moves(2 * bytes);
-    let rules = Rules::streaming().wide("backward_kernel", elem, width);
+    let rules = rules_of_backward(elem, width);
     let backward = calls.add("rms_norm backward", elem, &shape, rules, move |inputs| {
         let [x, dy] = [(); 2].map(|()| inputs.floats(rows * width, elem));
         let (weight, rstd) = (inputs.floats(width, elem), inputs.floats(rows, F32));
         move |client| drop(rms_norm::backward(client, &x, &weight, &rstd, &dy))
     });
     backward.moves(3 * bytes);
+}
+
+/// Units of the backward hold their part of three operands from the first pass over a row to the second.
+fn rules_of_backward(elem: ElemType, width: usize) -> Rules {
+    Rules::streaming().registers(80).wide("backward_kernel", elem, width)
 }
