@@ -25,21 +25,21 @@ use std::sync::{Arc, Mutex};
 
 /// Calls a function that is generic over backend and checkpointing strategy (and more) with those of a [`Tape`].
 macro_rules! on_tape {
-    ($tape:expr, $function:ident::<$($more:ident)?>($($argument:expr),*)) => {
+    ($tape:expr, $function:ident$(::<$more:ident>)?($($argument:expr),*)) => {
         match ($tape.backend, $tape.strategy) {
             (TapeBackend::Flex, GradientCheckpointingStrategy::Disabled) => {
-                $function::<Flex, NoCheckpointing, $($more)?>($($argument),*)
+                $function::<Flex, NoCheckpointing $(, $more)?>($($argument),*)
             }
             (TapeBackend::Flex, GradientCheckpointingStrategy::Balanced) => {
-                $function::<Flex, BalancedCheckpointing, $($more)?>($($argument),*)
+                $function::<Flex, BalancedCheckpointing $(, $more)?>($($argument),*)
             }
             #[cfg(feature = "gpu")]
             (TapeBackend::Cube, GradientCheckpointingStrategy::Disabled) => {
-                $function::<Cube, NoCheckpointing, $($more)?>($($argument),*)
+                $function::<Cube, NoCheckpointing $(, $more)?>($($argument),*)
             }
             #[cfg(feature = "gpu")]
             (TapeBackend::Cube, GradientCheckpointingStrategy::Balanced) => {
-                $function::<Cube, BalancedCheckpointing, $($more)?>($($argument),*)
+                $function::<Cube, BalancedCheckpointing $(, $more)?>($($argument),*)
             }
         }
     };

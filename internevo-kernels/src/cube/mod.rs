@@ -9,7 +9,7 @@ mod cast;
 mod machine;
 #[cfg(feature = "codegen")]
 pub mod recorder;
-pub mod reduce;
+pub(crate) mod reduce;
 #[cfg(feature = "gpu")]
 mod tensor;
 #[cfg(test)]
@@ -21,6 +21,7 @@ pub use cubecl;
 pub use cubecl::client::Client;
 pub use cubecl::ir::{ElemType, FloatKind};
 pub use machine::Machine;
+pub(crate) use machine::address_type;
 #[cfg(feature = "gpu")]
 pub use tensor::GpuTensor;
 

@@ -5,13 +5,13 @@ use super::{Buffer, Client, F32, Machine, address_type};
 use cubecl::prelude::*;
 
 /// Slots of shared memory that [`cube_sum`] and [`cube_max`] need.
-pub fn scratch_len(units: u32, plane: u32) -> usize {
+pub(crate) fn scratch_len(units: u32, plane: u32) -> usize {
     (units / plane.max(1)).max(1) as usize
 }
 
 /// The sum of `value` over the units of a cube, in every unit. All units call it; `scratch` holds [`scratch_len`] slots.
 #[cube]
-pub fn cube_sum(value: f32, scratch: &mut [f32], #[comptime] units: u32, #[comptime] plane: u32) -> f32 {
+pub(crate) fn cube_sum(value: f32, scratch: &mut [f32], #[comptime] units: u32, #[comptime] plane: u32) -> f32 {
     if comptime!(units == 1) {
         value
     } else if comptime!(plane > 1) {
@@ -49,7 +49,7 @@ pub fn cube_sum(value: f32, scratch: &mut [f32], #[comptime] units: u32, #[compt
 
 /// The largest `value` over the units of a cube, in every unit. A NaN may be lost: the caller looks for it elsewhere.
 #[cube]
-pub fn cube_max(value: f32, scratch: &mut [f32], #[comptime] units: u32, #[comptime] plane: u32) -> f32 {
+pub(crate) fn cube_max(value: f32, scratch: &mut [f32], #[comptime] units: u32, #[comptime] plane: u32) -> f32 {
     if comptime!(units == 1) {
         value
     } else if comptime!(plane > 1) {
@@ -87,10 +87,10 @@ pub fn cube_max(value: f32, scratch: &mut [f32], #[comptime] units: u32, #[compt
 
 /// The sum of the elements of a vector, from the first to the last.
 #[cube]
-pub fn vector_sum<N: Size>(value: Vector<f32, N>) -> f32 {
+pub(crate) fn vector_sum<N: Size>(value: Vector<f32, N>) -> f32 {
     let mut total = value.extract(0usize);
     #[unroll]
-    for lane in 1..comptime!(value.vector_size()) {
+    for lane in 1..N::value() {
         total += value.extract(lane);
     }
     total
@@ -100,7 +100,7 @@ pub fn vector_sum<N: Size>(value: Vector<f32, N>) -> f32 {
 ///
 /// # Panics
 /// If `matrix` is no whole number of rows.
-pub fn column_sums(client: &Client, matrix: &Buffer, width: usize) -> Buffer {
+pub(crate) fn column_sums(client: &Client, matrix: &Buffer, width: usize) -> Buffer {
     assert!(matrix.len.is_multiple_of(width) && matrix.elem == F32, "column sums of {} elements", matrix.len);
     let machine = Machine::of(client);
     let columns = machine.max_units.min(32);

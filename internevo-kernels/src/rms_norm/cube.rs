@@ -105,7 +105,7 @@ fn forward_kernel<F: Float, N: Size>(
     if row >= rows as usize {
         terminate!();
     }
-    let mut scratch = Shared::<[f32]>::new_slice(scratch_len(units, plane));
+    let mut scratch = Shared::<[f32]>::new_slice(comptime!(scratch_len(units, plane)));
     let unit = UNIT_POS_X as usize;
     let start = row * loads;
     let mut square = Vector::<f32, N>::new(0.0f32);
@@ -116,8 +116,8 @@ fn forward_kernel<F: Float, N: Size>(
         i += units as usize;
     }
     let sum = cube_sum(vector_sum::<N>(square), &mut scratch, units, plane);
-    let width = comptime!((loads * N::value()) as f32);
-    let rstd = 1.0f32 / (sum / width + eps).sqrt();
+    let lanes = N::value();
+    let rstd = 1.0f32 / (sum / comptime!((loads * lanes) as f32) + eps).sqrt();
     if UNIT_POS_X == 0 {
         rstd_out[row] = rstd;
     }
@@ -150,8 +150,9 @@ fn backward_kernel<F: Float, N: Size>(
     if first >= rows as usize {
         terminate!();
     }
-    let mut scratch = Shared::<[f32]>::new_slice(scratch_len(units, plane));
+    let mut scratch = Shared::<[f32]>::new_slice(comptime!(scratch_len(units, plane)));
     let unit = UNIT_POS_X as usize;
+    let lanes = N::value();
     let own = comptime!(loads.div_ceil(units as usize));
     // What this unit holds of the row: normalised input, gradient times weight; and its part of dw over the rows.
     let mut normal = Array::<Vector<f32, N>>::new(own);
@@ -179,7 +180,7 @@ fn backward_kernel<F: Float, N: Size>(
                 }
             }
             let sum = cube_sum(vector_sum::<N>(dot), &mut scratch, units, plane);
-            let mean = Vector::<f32, N>::new(sum / comptime!((loads * N::value()) as f32));
+            let mean = Vector::<f32, N>::new(sum / comptime!((loads * lanes) as f32));
             #[unroll(unroll)]
             for k in 0..own {
                 let i = unit + k * units as usize;

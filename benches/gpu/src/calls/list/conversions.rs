@@ -1,6 +1,6 @@
-//! Casts between float types and sums of columns.
+//! Casts between float types.
 
-use internevo_kernels::cube::{BF16, ElemType, F16, F32, cast, reduce::column_sums};
+use internevo_kernels::cube::{BF16, ElemType, F16, F32, cast};
 
 use super::super::{Calls, Rules, type_name};
 
@@ -8,12 +8,6 @@ use super::super::{Calls, Rules, type_name};
 pub fn add(calls: &mut Calls) {
     for elem in [BF16, F16] {
         casts(calls, elem);
-    }
-    for width in [4096, 1001] {
-        calls.add("column_sums", F32, format!("264×{width}"), Rules::streaming(), move |inputs| {
-            let matrix = inputs.floats(264 * width, F32);
-            move |client| drop(column_sums(client, &matrix, width))
-        });
     }
 }
 
