@@ -68,6 +68,7 @@ fn nothing_can_be_read_from_paper() {
 fn a_buffer_held_once_may_be_written_in_place() {
     let gpu = PaperGpu::new(Card::Hopper);
     let buffer = Buffer::empty(gpu.client(), 8, F32);
+    assert_eq!(gpu.live_bytes(), 512, "the card has seen the allocation, and holds the buffer as a memory pool does");
     assert!(buffer.handle.can_mut());
     let second = buffer.clone();
     assert!(!buffer.handle.can_mut());
