@@ -4,6 +4,7 @@
 
 mod bench;
 mod check;
+mod codegen;
 mod command;
 mod peers;
 mod test;
@@ -30,6 +31,8 @@ enum Task {
     /// Criterion benches; arguments go to `cargo bench -p benches`
     #[command(disable_help_flag = true)]
     Bench(bench::Args),
+    /// Compile every GPU kernel for CUDA, without a GPU, and check its machine code against `benches/CODEGEN.md`
+    Codegen(codegen::Args),
     /// Compare with other systems on this machine (PyTorch, transformers); sets them up first
     Peers(peers::Args),
 }
@@ -40,6 +43,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test(args) => test::run(&args),
         Task::Check => check::run(),
         Task::Bench(args) => bench::run(args),
+        Task::Codegen(args) => codegen::run(&args),
         Task::Peers(args) => peers::run(args),
     }
 }

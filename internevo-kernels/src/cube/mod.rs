@@ -9,6 +9,8 @@ mod buffer;
 mod cast;
 pub mod lanes;
 mod machine;
+#[cfg(feature = "codegen")]
+pub mod recorder;
 pub(crate) mod reduce;
 #[cfg(feature = "gpu")]
 mod tensor;

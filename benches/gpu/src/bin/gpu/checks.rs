@@ -1,0 +1,112 @@
+//! Kernels against the crate's f64 references, at the shapes of training and on fresh random inputs. The crate's own tests do
+//! the same for every option and ragged shape, on small inputs.
+
+use anyhow::ensure;
+use gpu_benches::random::Random;
+use internevo_kernels::cube::{BF16, Buffer, Client, ElemType, F16, F32, cast};
+use internevo_kernels::rms_norm;
+
+/// One comparison.
+pub struct Check {
+    /// The function, as in the list of calls.
+    pub name: String,
+    /// Type of its tensors.
+    pub elem: ElemType,
+    /// Its sizes.
+    pub shape: String,
+    /// Runs it on inputs from this seed: `‖out − ref‖ / ‖ref‖`, the largest of its outputs'.
+    pub run: Box<dyn Fn(&Client, u64) -> anyhow::Result<f64>>,
+}
+
+/// Largest error allowed where tensors are `elem`.
+pub fn tolerance(elem: ElemType) -> f64 {
+    match elem {
+        F32 => 1e-5,
+        F16 => 1e-3,
+        _ => 1e-2,
+    }
+}
+
+/// Every check, at real shapes, or at shapes for a software device.
+pub fn complete(tiny: bool) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for elem in [F32, F16, BF16] {
+        rms_norms(&mut checks, elem, tiny);
+        casts(&mut checks, elem, tiny);
+    }
+    checks
+}
+
+/// Inputs of one check: values that the type holds exactly, on the device and in f64.
+struct Draw<'a> {
+    client: &'a Client,
+    random: Random,
+}
+
+impl<'a> Draw<'a> {
+    fn new(client: &'a Client, seed: u64) -> Self {
+        Self { client, random: Random::new(seed) }
+    }
+
+    fn floats(&mut self, len: usize, elem: ElemType) -> anyhow::Result<(Vec<f64>, Buffer)> {
+        let buffer = Buffer::from_f32(self.client, &self.random.normals(len), elem);
+        Ok((wide(self.client, &buffer)?, buffer))
+    }
+}
+
+fn wide(client: &Client, buffer: &Buffer) -> anyhow::Result<Vec<f64>> {
+    Ok(buffer.read_f32(client)?.into_iter().map(f64::from).collect())
+}
+
+/// `‖out − ref‖ / ‖ref‖`. A NaN makes it NaN, which passes nowhere.
+fn error(client: &Client, out: &Buffer, reference: &[f64]) -> anyhow::Result<f64> {
+    let out = wide(client, out)?;
+    ensure!(out.len() == reference.len(), "{} elements, {} expected", out.len(), reference.len());
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let difference = norm(&mut out.iter().zip(reference).map(|(a, b)| a - b));
+    Ok(difference / norm(&mut reference.iter().copied()).max(f64::MIN_POSITIVE))
+}
+
+/// The larger of two errors; NaN if one is.
+fn worse(a: f64, b: f64) -> f64 {
+    if a.is_nan() || a > b { a } else { b }
+}
+
+fn add(
+    checks: &mut Vec<Check>,
+    name: &str,
+    elem: ElemType,
+    shape: String,
+    run: impl Fn(&Client, u64) -> anyhow::Result<f64> + 'static,
+) {
+    checks.push(Check { name: name.to_owned(), elem, shape, run: Box::new(run) });
+}
+
+fn rms_norms(checks: &mut Vec<Check>, elem: ElemType, tiny: bool) {
+    const EPS: f32 = 1e-5;
+    let (rows, width) = if tiny { (33, 96) } else { (16384, 4096) };
+    let shape = format!("{rows}×{width}");
+    add(checks, "rms_norm forward", elem, shape.clone(), move |client, seed| {
+        let mut draw = Draw::new(client, seed);
+        let ((x, x_gpu), (w, w_gpu)) = (draw.floats(rows * width, elem)?, draw.floats(width, elem)?);
+        let (y, _) = rms_norm::cube::forward(client, &x_gpu, &w_gpu, EPS);
+        error(client, &y, &rms_norm::reference::forward(&x, &w, f64::from(EPS)))
+    });
+    add(checks, "rms_norm backward", elem, shape, move |client, seed| {
+        let mut draw = Draw::new(client, seed);
+        let ((x, x_gpu), (w, w_gpu)) = (draw.floats(rows * width, elem)?, draw.floats(width, elem)?);
+        let (dy, dy_gpu) = draw.floats(rows * width, elem)?;
+        let (_, rstd) = rms_norm::cube::forward(client, &x_gpu, &w_gpu, EPS);
+        let (dx_gpu, dw_gpu) = rms_norm::cube::backward(client, &x_gpu, &w_gpu, &rstd, &dy_gpu);
+        let (dx, dw) = rms_norm::reference::backward(&x, &w, f64::from(EPS), &dy);
+        Ok(worse(error(client, &dx_gpu, &dx)?, error(client, &dw_gpu, &dw)?))
+    });
+}
+
+fn casts(checks: &mut Vec<Check>, elem: ElemType, tiny: bool) {
+    let len = if tiny { 1001 } else { 1 << 26 };
+    add(checks, "cast", elem, format!("{len} from f32"), move |client, seed| {
+        let (x, x_gpu) = Draw::new(client, seed).floats(len, F32)?;
+        error(client, &cast(client, &x_gpu, elem), &x)
+    });
+}
