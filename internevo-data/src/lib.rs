@@ -25,5 +25,5 @@ pub use self::{
     document::Document,
     error::DataError,
     features::Features,
-    filter::{Filter, FilterContext, FilterEntry, FilterPlugin, Verdict},
+    filter::{Edit, Editor, Filter, FilterContext, FilterEntry, FilterPlugin, Verdict},
 };
