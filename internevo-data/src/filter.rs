@@ -5,19 +5,23 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
+    ops::Range,
     path::Path,
     time::{Duration, Instant},
 };
 
 use internevo_core::plugin::{Descriptor, Entry, Origin, Plugin, PluginError, PluginInfo, Registry, parse_config};
 
-use crate::features::Features;
+use crate::{Document, features::Features};
 
 /// What a filter says about a document.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     /// The document stays.
     Keep,
+    /// The document stays with another text, which later filters see.
+    Edit(Edit),
     /// The document goes.
     Drop {
         /// Which rule, in snake_case; reports count by it.
@@ -32,6 +36,80 @@ impl Verdict {
     pub fn drop(reason: impl Into<Cow<'static, str>>, value: f64) -> Self {
         Self::Drop { reason: reason.into(), value }
     }
+
+    /// Does the document stay, edited or not?
+    pub fn keeps(&self) -> bool {
+        !matches!(self, Self::Drop { .. })
+    }
+}
+
+/// A text in place of another, and what was done to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Edit {
+    /// The new text.
+    pub text: String,
+    /// What was changed, by reason (snake_case).
+    pub changes: BTreeMap<Cow<'static, str>, Change>,
+}
+
+/// What was done to a text for one reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// How often.
+    pub places: u64,
+    /// Bytes that were cut out or replaced.
+    pub bytes_removed: u64,
+    /// Bytes that came in their place.
+    pub bytes_added: u64,
+}
+
+/// Edits a text from its beginning to its end, and keeps the books.
+///
+/// ```
+/// use internevo_data::filter::{Editor, Verdict};
+///
+/// let mut editor = Editor::new("mail me@host.org today");
+/// editor.replace(5..16, "<EMAIL>", "email");
+/// let Verdict::Edit(edit) = editor.verdict() else { panic!("something was replaced") };
+/// assert_eq!(edit.text, "mail <EMAIL> today");
+/// assert_eq!((edit.changes["email"].places, edit.changes["email"].bytes_removed), (1, 11));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Editor<'a> {
+    original: &'a str,
+    /// Bytes of the original that are in `edit.text`, or were replaced.
+    done: usize,
+    edit: Edit,
+}
+
+impl<'a> Editor<'a> {
+    /// Nothing is changed yet.
+    pub fn new(original: &'a str) -> Self {
+        Self { original, done: 0, edit: Edit::default() }
+    }
+
+    /// Puts `new` in the place of these bytes of the original.
+    ///
+    /// # Panics
+    /// If they begin before the end of an earlier replacement, or are not at borders of characters.
+    pub fn replace(&mut self, bytes: Range<usize>, new: &str, reason: impl Into<Cow<'static, str>>) {
+        self.edit.text.push_str(&self.original[self.done..bytes.start]);
+        self.edit.text.push_str(new);
+        let change = self.edit.changes.entry(reason.into()).or_default();
+        change.places += 1;
+        change.bytes_removed += bytes.len() as u64;
+        change.bytes_added += new.len() as u64;
+        self.done = bytes.end;
+    }
+
+    /// [`Verdict::Edit`], or [`Verdict::Keep`] if nothing was replaced.
+    pub fn verdict(mut self) -> Verdict {
+        if self.edit.changes.is_empty() {
+            return Verdict::Keep;
+        }
+        self.edit.text.push_str(&self.original[self.done..]);
+        Verdict::Edit(self.edit)
+    }
 }
 
 /// Judges one document at a time. Called from many threads.
@@ -39,7 +117,7 @@ pub trait Filter: Send + Sync {
     /// The name it is registered under.
     fn name(&self) -> &str;
 
-    /// Keep or drop. The same document and settings must always get the same verdict: resumed runs depend on it.
+    /// Keep, edit or drop. The same document and settings must always get the same verdict: resumed runs depend on it.
     fn judge(&self, document: &Features<'_>) -> Verdict;
 
     /// What the verdict depends on beyond the settings, for example the hash of a model's file. A finished stage is reused only
@@ -108,9 +186,22 @@ pub use internevo_core::{origin as __origin, plugin::__inventory};
 
 __inventory::collect!(FilterEntry);
 
-/// Registers a [`FilterPlugin`].
+/// Registers a [`FilterPlugin`]. A filter that holds nothing but its settings, in a field `config`, and perhaps the language of
+/// [`FilterContext`] in a field `lang: Option<String>`, is also made one by `register_filter!(Name { config })` or
+/// `register_filter!(Name { config, lang })`.
 #[macro_export]
 macro_rules! register_filter {
+    ($plugin:ident { config $(, $lang:ident)? }) => {
+        impl $crate::FilterPlugin for $plugin {
+            fn build(
+                config: <Self as $crate::plugin::Plugin>::Config,
+                _cx: &$crate::FilterContext<'_>,
+            ) -> Result<Box<dyn $crate::Filter>, $crate::plugin::PluginError> {
+                Ok(Box::new(Self { config, $($lang: _cx.$lang.map(str::to_owned))? }))
+            }
+        }
+        $crate::register_filter!($plugin);
+    };
     ($plugin:ty) => {
         $crate::filter::__inventory::submit! {
             $crate::filter::FilterEntry::of::<$plugin>($crate::filter::__origin!())
@@ -132,8 +223,12 @@ pub struct FilterChain {
 }
 
 /// What a chain says about a document, and how long each filter took.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Judgement {
+    /// The text as the filters left it; `None` where none edited it.
+    pub text: Option<String>,
+    /// Index of each filter that edited it, in order, and what it changed.
+    pub edits: Vec<(usize, BTreeMap<Cow<'static, str>, Change>)>,
     /// Index of the filter that dropped it, its reason and value; `None` when the document stays.
     pub dropped: Option<(usize, Cow<'static, str>, f64)>,
     /// Time in each filter that saw the document, in the order of the chain. What several filters share (words, n-grams) is
@@ -180,16 +275,34 @@ impl FilterChain {
 
     /// Asks the filters in order until one drops the document.
     pub fn judge(&self, document: &Features<'_>) -> Judgement {
-        let mut times = Vec::with_capacity(self.filters.len());
-        for (index, filter) in self.filters.iter().enumerate() {
+        let mut judgement = Judgement { times: Vec::with_capacity(self.filters.len()), ..Judgement::default() };
+        self.judge_from(0, document, &mut judgement);
+        judgement
+    }
+
+    /// Asks the filters from `first` on. After an edit the others are asked about the new text, with features of its own.
+    fn judge_from(&self, first: usize, document: &Features<'_>, judgement: &mut Judgement) {
+        for (index, filter) in self.filters.iter().enumerate().skip(first) {
             let start = Instant::now();
             let verdict = filter.judge(document);
-            times.push(start.elapsed());
-            if let Verdict::Drop { reason, value } = verdict {
-                return Judgement { dropped: Some((index, reason, value)), times };
+            judgement.times.push(start.elapsed());
+            match verdict {
+                Verdict::Keep => {}
+                Verdict::Drop { reason, value } => {
+                    judgement.dropped = Some((index, reason, value));
+                    return;
+                }
+                Verdict::Edit(Edit { text, changes }) => {
+                    let Document { id, meta, .. } = document.document();
+                    let edited = Document { id: id.clone(), text, meta: meta.clone() };
+                    judgement.edits.push((index, changes));
+                    self.judge_from(index + 1, &Features::new(&edited), judgement);
+                    // The last filter that edits has the last word.
+                    judgement.text.get_or_insert(edited.text);
+                    return;
+                }
             }
         }
-        Judgement { dropped: None, times }
     }
 }
 
@@ -211,6 +324,39 @@ mod tests {
         let judgement = chain.judge(&Features::new(&document));
         assert_eq!(judgement.dropped, Some((0, "gopher_short_document".into(), 2.0)));
         assert_eq!(judgement.times.len(), 1);
+    }
+
+    /// Replaces every `x`, and drops texts without one.
+    struct Censor(&'static str);
+
+    impl Filter for Censor {
+        fn name(&self) -> &str {
+            "censor"
+        }
+        fn judge(&self, document: &Features<'_>) -> Verdict {
+            let mut editor = Editor::new(document.text());
+            document.text().match_indices('x').for_each(|(at, x)| editor.replace(at..at + x.len(), self.0, "an_x"));
+            match editor.verdict() {
+                Verdict::Keep => Verdict::drop("no_x", document.words().len() as f64),
+                edit => edit,
+            }
+        }
+    }
+
+    #[test]
+    fn later_filters_see_the_edited_text_and_the_last_edit_is_what_stays() {
+        let document = Document::new("a", "x and x");
+        let chain = |filters: [&'static str; 3]| {
+            FilterChain::of(filters.map(|new| Box::new(Censor(new)) as Box<dyn Filter>).into())
+        };
+        let judgement = chain(["xy", "xz", "x"]).judge(&Features::new(&document));
+        assert_eq!((judgement.text.as_deref(), judgement.dropped), (Some("xzy and xzy"), None));
+        let edits: Vec<_> = judgement.edits.iter().map(|(index, changes)| (*index, changes["an_x"])).collect();
+        let change = |bytes_added| Change { places: 2, bytes_removed: 2, bytes_added };
+        assert_eq!(edits, [(0, change(4)), (1, change(4)), (2, change(2))]);
+        let judgement = chain(["y y", "-", "-"]).judge(&Features::new(&document));
+        assert_eq!(judgement.dropped, Some((1, "no_x".into(), 5.0)), "its words are those of the edited text");
+        assert_eq!((judgement.times.len(), judgement.edits.len()), (2, 1));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod classifier;
 pub mod corpus;
 pub mod dedup;
 pub mod document;
@@ -24,5 +25,5 @@ pub use self::{
     document::Document,
     error::DataError,
     features::Features,
-    filter::{Filter, FilterContext, FilterEntry, FilterPlugin, Verdict},
+    filter::{Edit, Editor, Filter, FilterContext, FilterEntry, FilterPlugin, Verdict},
 };

@@ -46,7 +46,19 @@ pub fn assert_drops<P: FilterPlugin>(settings: &str, text: &str, reason: &str) -
     }
 }
 
-/// Asserts that `P` keeps `text`.
+/// Asserts that `P` edits `text`; returns the new one.
+///
+/// # Panics
+/// If it does not.
+#[track_caller]
+pub fn assert_edits<P: FilterPlugin>(settings: &str, text: &str) -> String {
+    match judge::<P>(settings, text) {
+        Verdict::Edit(edit) => edit.text,
+        other => panic!("`{}` was to edit the text, but said {other:?}", P::NAME),
+    }
+}
+
+/// Asserts that `P` keeps `text` as it is.
 ///
 /// # Panics
 /// If it does not.
@@ -77,8 +89,8 @@ const AWKWARD: [&str; 16] = [
 ];
 
 /// Asserts what every filter owes the stage that runs it: any text in any language is judged without a panic, twice the same way and
-/// the same way by another instance; a drop has a reason in snake_case and a value that is a number; the default settings survive
-/// being written as TOML.
+/// the same way by another instance; a drop has a reason in snake_case and a value that is a number; an edit changes the text, has
+/// such reasons too, and adds up; the default settings survive being written as TOML.
 ///
 /// # Panics
 /// If it does not.
@@ -96,11 +108,28 @@ pub fn assert_sound<P: FilterPlugin>(settings: &str) {
             let verdict = filter.judge(&features);
             let again = [filter.judge(&features), other.judge(&Features::new(&document))];
             assert!(again.iter().all(|other| *other == verdict), "{verdict:?}, then {again:?}: {text:?} in {lang:?}");
-            if let Verdict::Drop { reason, value } = &verdict {
-                let is_snake = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-                assert!(!reason.is_empty() && reason.chars().all(is_snake), "reason {reason:?}: {text:?} in {lang:?}");
-                assert!(value.is_finite(), "{reason} of {value}: {text:?} in {lang:?}");
-            }
+            assert_well_formed(&verdict, text);
+        }
+    }
+}
+
+#[track_caller]
+fn assert_well_formed(verdict: &Verdict, text: &str) {
+    let is_snake = |reason: &str| {
+        !reason.is_empty() && reason.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    match verdict {
+        Verdict::Keep => {}
+        Verdict::Drop { reason, value } => {
+            assert!(is_snake(reason), "reason {reason:?}: {text:?}");
+            assert!(value.is_finite(), "{reason} of {value}: {text:?}");
+        }
+        Verdict::Edit(edit) => {
+            assert!(edit.text != text, "an edit that changes nothing: {text:?}");
+            assert!(edit.changes.keys().all(|reason| is_snake(reason)), "reasons of {edit:?}: {text:?}");
+            let (removed, added) =
+                edit.changes.values().fold((0, 0), |(r, a), c| (r + c.bytes_removed, a + c.bytes_added));
+            assert_eq!(text.len() as u64 + added, edit.text.len() as u64 + removed, "bytes of {edit:?}: {text:?}");
         }
     }
 }

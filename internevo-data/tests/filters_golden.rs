@@ -81,7 +81,7 @@ impl Comparison {
 
 fn verdict(filter: &dyn Filter, document: &Document, name: Ours) -> String {
     match filter.judge(&Features::new(document)) {
-        Verdict::Keep => "true".into(),
+        Verdict::Keep | Verdict::Edit(_) => "true".into(),
         Verdict::Drop { reason, .. } => name(&reason).into(),
     }
 }

@@ -5,12 +5,15 @@
 //! words, mentions JavaScript or a policy. A document goes if a line that counts so far has `lorem ipsum` or a `{`.
 //!
 //! datatrove knows Latin marks and words between spaces only, and so keeps no line of Chinese. Here, for languages written without
-//! spaces, full-width marks are terminal too and words are the language's. [`C4::kept_lines`] has the lines that count.
+//! spaces, full-width marks are terminal too and words are the language's.
+//!
+//! C4 and datatrove cut out the lines that do not count; here `remove_lines` asks for it, because headings, lists and code of Markdown
+//! are such lines.
 
 use std::{borrow::Cow, sync::LazyLock};
 
 use aho_corasick::AhoCorasick;
-use internevo_core::plugin::{Plugin, PluginError};
+use internevo_core::plugin::Plugin;
 use regex::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,7 +25,7 @@ use crate::{
         classes::{Class, Classes},
         python_trim_end, python_trim_start, words,
     },
-    filter::{Filter, FilterContext, FilterPlugin, Verdict},
+    filter::{Editor, Filter, Verdict},
 };
 
 /// What lines end with; in languages without spaces the full-width ones too.
@@ -56,6 +59,8 @@ static CITATION: LazyLock<Regex> =
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct C4Config {
+    /// Are lines that do not count cut out of documents that stay? Those that count are then trimmed, and lose their citations.
+    pub remove_lines: bool,
     /// Do lines without a terminal mark at their end not count? FineWeb sets this to false.
     pub terminal_marks: bool,
     /// Fewest sentences in lines that count.
@@ -81,6 +86,7 @@ pub struct C4Config {
 impl Default for C4Config {
     fn default() -> Self {
         Self {
+            remove_lines: false,
             terminal_marks: true,
             min_sentences: 5,
             min_words_per_line: 3,
@@ -120,13 +126,7 @@ impl Plugin for C4 {
     type Config = C4Config;
 }
 
-impl FilterPlugin for C4 {
-    fn build(config: C4Config, cx: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError> {
-        Ok(Box::new(Self::new(config, cx.lang)))
-    }
-}
-
-crate::register_filter!(C4);
+crate::register_filter!(C4 { config, lang });
 
 impl Filter for C4 {
     fn name(&self) -> &str {
@@ -137,14 +137,36 @@ impl Filter for C4 {
         if document.is_code() {
             return Verdict::Keep;
         }
-        match self.kept_lines(document) {
-            Err(verdict) => verdict,
-            Ok(kept) if kept.sentences < self.config.min_sentences => {
-                Verdict::drop("c4_few_sentences", kept.sentences as f64)
-            }
-            Ok(_) => self.long_lines(document.text()),
+        let lines = match self.lines(document) {
+            Err(verdict) => return verdict,
+            Ok(lines) => lines,
+        };
+        let sentences: usize = lines.iter().map(|line| line.sentences).sum();
+        if sentences < self.config.min_sentences {
+            return Verdict::drop("c4_few_sentences", sentences as f64);
+        }
+        match self.long_lines(document.text()) {
+            Verdict::Keep if self.config.remove_lines => without_lines(document.text(), &lines),
+            verdict => verdict,
         }
     }
+}
+
+/// What a line that does not count is cut out for.
+fn without_lines(text: &str, lines: &[JudgedLine<'_>]) -> Verdict {
+    let mut editor = Editor::new(text);
+    let start = |line: &JudgedLine<'_>| line.whole.as_ptr() as usize - text.as_ptr() as usize;
+    for (at, line) in lines.iter().enumerate() {
+        let bytes = start(line)..start(line) + line.whole.len();
+        match (line.fault, &line.text) {
+            // With its line end.
+            (Some(rule), _) => editor.replace(bytes.start..lines.get(at + 1).map_or(text.len(), start), "", rule),
+            (None, Cow::Owned(cut)) => editor.replace(bytes, cut, "c4_citation"),
+            (None, Cow::Borrowed(trimmed)) if *trimmed != line.whole => editor.replace(bytes, trimmed, "c4_trimmed"),
+            _ => {}
+        }
+    }
+    editor.verdict()
 }
 
 impl C4 {
@@ -158,11 +180,19 @@ impl C4 {
     /// # Errors
     /// The verdict, where a line drops the whole document.
     pub fn kept_lines<'a>(&self, document: &Features<'a>) -> Result<KeptLines<'a>, Verdict> {
+        let lines = self.lines(document)?;
+        let sentences = lines.iter().map(|line| line.sentences).sum();
+        let counting = lines.into_iter().filter(|line| line.fault.is_none());
+        Ok(KeptLines { lines: counting.map(|line| line.text).collect(), sentences })
+    }
+
+    /// All lines with what is wrong with them.
+    fn lines<'a>(&self, document: &Features<'a>) -> Result<Vec<JudgedLine<'a>>, Verdict> {
         let split = Split::of(language(self.lang.as_deref(), document));
         let (text, mut rest) = (document.text(), document.words_by(split));
         let mut phrases = FINDER.find_iter(text).peekable();
-        let mut kept = KeptLines::default();
-        for whole in document.lines() {
+        let mut judged = Vec::with_capacity(document.lines().len());
+        for &whole in document.lines() {
             let end = whole.as_ptr() as usize - text.as_ptr() as usize + whole.len();
             let count = rest.iter().take_while(|word| word.start(text) < end).count();
             let (own, after) = rest.split_at(count);
@@ -171,22 +201,22 @@ impl C4 {
             while let Some(found) = phrases.next_if(|found| found.start() < end) {
                 line.phrases |= 1 << found.pattern().as_u32();
             }
-            if self.counts(&mut line, split)? {
-                kept.sentences += match &line.text {
-                    Cow::Borrowed(text) => sentences(text, line.words),
-                    Cow::Owned(cut) => sentences(cut, &words(cut, split)),
-                };
-                kept.lines.push(line.text);
-            }
+            let fault = self.fault(&mut line, split)?;
+            let sentences = match &line.text {
+                _ if fault.is_some() => 0,
+                Cow::Borrowed(text) => sentences(text, line.words),
+                Cow::Owned(cut) => sentences(cut, &words(cut, split)),
+            };
+            judged.push(JudgedLine { whole, text: line.text, fault, sentences });
         }
-        Ok(kept)
+        Ok(judged)
     }
 
-    /// Does the line count? Cuts its citations.
-    fn counts(&self, line: &mut Line<'_, '_>, split: Split) -> Result<bool, Verdict> {
+    /// The rule by which the line does not count, if any. Cuts its citations.
+    fn fault(&self, line: &mut Line<'_, '_>, split: Split) -> Result<Option<&'static str>, Verdict> {
         let config = &self.config;
         if has_long_word(&line.text, config.max_word_length) {
-            return Ok(false);
+            return Ok(Some("c4_line_long_word"));
         }
         let unspaced = matches!(split, Split::Chinese | Split::Characters);
         let least = config.min_words_per_line;
@@ -194,19 +224,22 @@ impl C4 {
         if config.citations && line.text.contains('[') {
             line.cut_citations();
         }
-        if config.terminal_marks && !ends_well(&line.text, unspaced) || few_words {
-            return Ok(false);
+        if config.terminal_marks && !ends_well(&line.text, unspaced) {
+            return Ok(Some("c4_line_no_terminal_mark"));
+        }
+        if few_words {
+            return Ok(Some("c4_line_few_words"));
         }
         if config.lorem_ipsum && line.phrases & LOREM_IPSUM != 0 {
             return Err(Verdict::drop("c4_lorem_ipsum", 1.0));
         }
         if config.javascript && line.phrases & JAVASCRIPT != 0 {
-            return Ok(false);
+            return Ok(Some("c4_line_javascript"));
         }
         if config.curly_brackets && line.text.contains('{') {
             return Err(Verdict::drop("c4_curly_bracket", 1.0));
         }
-        Ok(!config.policies || line.phrases & POLICIES == 0)
+        Ok((config.policies && line.phrases & POLICIES != 0).then_some("c4_line_policy"))
     }
 
     /// mC4's rule.
@@ -218,6 +251,17 @@ impl C4 {
         let long = text.split('\n').filter(|line| line.chars().count() >= wanted).take(LONG_LINES).count();
         if long < LONG_LINES { Verdict::drop("c4_few_long_lines", long as f64) } else { Verdict::Keep }
     }
+}
+
+/// A line and what came of it.
+struct JudgedLine<'a> {
+    whole: &'a str,
+    /// Trimmed; owned where citations were cut out.
+    text: Cow<'a, str>,
+    /// The rule by which it does not count.
+    fault: Option<&'static str>,
+    /// None where it does not count.
+    sentences: usize,
 }
 
 /// A line on its way through the rules.
@@ -282,7 +326,7 @@ mod tests {
     use super::*;
     use crate::{
         Document,
-        testing::{assert_drops, assert_keeps},
+        testing::{assert_drops, assert_keeps, assert_sound, judge},
     };
 
     const PROSE: &str = "This line has enough words. And it ends well!\n";
@@ -300,6 +344,22 @@ mod tests {
         assert_eq!(assert_drops::<C4>("", &text, "c4_few_sentences"), 3.0);
         assert_keeps::<C4>("", &PROSE.repeat(3));
         assert_keeps::<C4>("min_sentences = 3", &text);
+    }
+
+    #[test]
+    fn lines_that_do_not_count_are_cut_out_where_that_is_asked_for() {
+        let text =
+            format!("# Title\r\n\n  {PROSE}Menu | About\r\n{PROSE}See [1] this source.\nWe use cookies here too.");
+        assert_keeps::<C4>("", &text);
+        let Verdict::Edit(edit) = judge::<C4>("remove_lines = true", &text) else { panic!("lines were to be cut out") };
+        assert_eq!(edit.text, format!("{PROSE}{PROSE}See  this source.\n"));
+        let places: Vec<(&str, u64)> = edit.changes.iter().map(|(rule, change)| (&**rule, change.places)).collect();
+        assert_eq!(
+            places,
+            [("c4_citation", 1), ("c4_line_no_terminal_mark", 3), ("c4_line_policy", 1), ("c4_trimmed", 1)]
+        );
+        assert_keeps::<C4>("remove_lines = true", &PROSE.repeat(3));
+        assert_sound::<C4>("remove_lines = true\nmin_sentences = 0");
     }
 
     #[test]

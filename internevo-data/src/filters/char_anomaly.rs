@@ -11,14 +11,14 @@
 
 use std::collections::HashMap;
 
-use internevo_core::plugin::{Plugin, PluginError};
+use internevo_core::plugin::Plugin;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     dedup::is_unspaced,
     features::{Features, is_punctuation},
-    filter::{Filter, FilterContext, FilterPlugin, Verdict},
+    filter::{Filter, Verdict},
 };
 
 /// Texts with fewer visible characters are not judged: shares of so few mean nothing.
@@ -88,13 +88,7 @@ impl Plugin for CharAnomaly {
     type Config = CharAnomalyConfig;
 }
 
-impl FilterPlugin for CharAnomaly {
-    fn build(config: CharAnomalyConfig, _: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError> {
-        Ok(Box::new(Self { config }))
-    }
-}
-
-crate::register_filter!(CharAnomaly);
+crate::register_filter!(CharAnomaly { config });
 
 impl Filter for CharAnomaly {
     fn name(&self) -> &str {

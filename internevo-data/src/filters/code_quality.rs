@@ -1,12 +1,12 @@
 //! Rules for source code (Li et al. 2023, "StarCoder", section 3.1; bigcode-dataset's basic filters).
 
-use internevo_core::plugin::{Plugin, PluginError};
+use internevo_core::plugin::Plugin;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     features::Features,
-    filter::{Filter, FilterContext, FilterPlugin, Verdict},
+    filter::{Filter, Verdict},
     format::code_body,
 };
 
@@ -44,13 +44,7 @@ impl Plugin for CodeQuality {
     type Config = CodeQualityConfig;
 }
 
-impl FilterPlugin for CodeQuality {
-    fn build(config: CodeQualityConfig, _: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError> {
-        Ok(Box::new(Self { config }))
-    }
-}
-
-crate::register_filter!(CodeQuality);
+crate::register_filter!(CodeQuality { config });
 
 impl Filter for CodeQuality {
     fn name(&self) -> &str {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use internevo_core::plugin::{Plugin, PluginError};
+use internevo_core::plugin::Plugin;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use crate::{
         Blocks, Features, Split,
         classes::{Class, Classes},
     },
-    filter::{Filter, FilterContext, FilterPlugin, Verdict},
+    filter::{Filter, Verdict},
 };
 
 /// FineWeb-2 tolerates more repeated lines in every language.
@@ -87,13 +87,7 @@ impl Plugin for FineWeb {
     type Config = FineWebConfig;
 }
 
-impl FilterPlugin for FineWeb {
-    fn build(config: FineWebConfig, cx: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError> {
-        Ok(Box::new(Self { config, lang: cx.lang.map(str::to_owned) }))
-    }
-}
-
-crate::register_filter!(FineWeb);
+crate::register_filter!(FineWeb { config, lang });
 
 impl Filter for FineWeb {
     fn name(&self) -> &str {

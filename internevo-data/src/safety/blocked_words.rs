@@ -141,8 +141,8 @@ mod tests {
 
     fn reason(verdict: &Verdict) -> &str {
         match verdict {
-            Verdict::Keep => "",
             Verdict::Drop { reason, .. } => reason,
+            _ => "",
         }
     }
 

@@ -26,7 +26,7 @@ pub use self::{
     input::{InputFile, find_inputs, inputs_fingerprint},
     output::{ChunkOutput, Rejection},
     progress::Progress,
-    report::{Example, FilterTotal, RuleTotal, StageReport},
+    report::{EditTotal, Example, FilterTotal, RuleTotal, StageReport},
     request::{STAGES, StageRequest},
     run::run_stage,
     writer::{REPORT, StageWriter, finished},

@@ -1,10 +1,12 @@
 //! One chunk's results on their way out: lines for `kept/` and `rejected/`, and their counts.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::report::{Example, FilterTotal, StageReport};
-use crate::document::Document;
+use super::report::{EditTotal, Example, FilterTotal, StageReport};
+use crate::{document::Document, filter::Change};
 
 /// Characters of text in a report's example.
 const EXCERPT_CHARS: usize = 200;
@@ -56,6 +58,25 @@ impl ChunkOutput {
         self.count(text_bytes);
         self.counts.documents_kept += 1;
         self.counts.bytes_kept += text_bytes as u64;
+        self.counts.bytes_written += text_bytes as u64;
+    }
+
+    /// Keeps a document whose text of `text_bytes` bytes was edited: `document` is what is written.
+    pub fn keep_edited<'a>(
+        &mut self,
+        document: &Document,
+        text_bytes: usize,
+        changes: impl IntoIterator<Item = (&'a Cow<'static, str>, &'a Change)>,
+    ) {
+        document.write_line(&mut self.kept);
+        self.count(text_bytes);
+        self.counts.documents_kept += 1;
+        self.counts.documents_edited += 1;
+        self.counts.bytes_kept += text_bytes as u64;
+        self.counts.bytes_written += document.text.len() as u64;
+        for (reason, change) in changes {
+            self.counts.edits.entry(reason.to_string()).or_default().add(&EditTotal::of(change));
+        }
     }
 
     /// Rejects a document.
@@ -74,8 +95,8 @@ impl ChunkOutput {
         });
     }
 
-    /// Adds to a filter's totals.
-    pub fn charge(&mut self, filter: &str, seconds: f64, dropped: bool) {
+    /// Adds a document to a filter's totals.
+    pub fn charge(&mut self, filter: &str, seconds: f64, dropped: bool, edited: bool) {
         let totals = &mut self.counts.per_filter;
         let index = totals.iter().position(|total| total.filter == filter).unwrap_or_else(|| {
             totals.push(FilterTotal { filter: filter.to_owned(), ..FilterTotal::default() });
@@ -83,6 +104,7 @@ impl ChunkOutput {
         });
         totals[index].documents += 1;
         totals[index].dropped += u64::from(dropped);
+        totals[index].edited += u64::from(edited);
         totals[index].seconds += seconds;
     }
 

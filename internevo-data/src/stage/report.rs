@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::filter::Change;
+
 /// Example rejections kept per reason.
 const EXAMPLES: usize = 5;
 
@@ -22,6 +24,15 @@ pub struct StageReport {
     pub bytes_kept: u64,
     /// Rejected documents by reason.
     pub reasons: BTreeMap<String, u64>,
+    /// Documents in `kept/` whose text is not the one that came in.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub documents_edited: u64,
+    /// Bytes of the documents in `kept/`, as they are there.
+    #[serde(default)]
+    pub bytes_written: u64,
+    /// What was changed in the documents of `kept/`, by reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub edits: BTreeMap<String, EditTotal>,
     /// What each rule rejected, by reason: more than the number that `reasons` has.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rules: BTreeMap<String, RuleTotal>,
@@ -56,8 +67,43 @@ pub struct FilterTotal {
     pub documents: u64,
     /// Documents it dropped.
     pub dropped: u64,
+    /// Documents it edited, those that a later filter dropped among them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub edited: u64,
     /// Time in it, seconds over all threads; work that filters share is charged to the first that asks.
     pub seconds: f64,
+}
+
+/// What was changed for one reason. Bytes of text as it came in = bytes as written + removed − added, over all reasons.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EditTotal {
+    /// Documents.
+    pub documents: u64,
+    /// Places in them.
+    pub places: u64,
+    /// Bytes that were cut out or replaced.
+    pub bytes_removed: u64,
+    /// Bytes that came in their place.
+    pub bytes_added: u64,
+}
+
+impl EditTotal {
+    /// One document's changes.
+    pub(super) fn of(change: &Change) -> Self {
+        let Change { places, bytes_removed, bytes_added } = *change;
+        Self { documents: 1, places, bytes_removed, bytes_added }
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.documents += other.documents;
+        self.places += other.places;
+        self.bytes_removed += other.bytes_removed;
+        self.bytes_added += other.bytes_added;
+    }
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What one rule rejected.
@@ -127,6 +173,11 @@ impl StageReport {
         self.documents_kept += other.documents_kept;
         self.bytes_in += other.bytes_in;
         self.bytes_kept += other.bytes_kept;
+        self.bytes_written += other.bytes_written;
+        self.documents_edited += other.documents_edited;
+        for (reason, total) in &other.edits {
+            self.edits.entry(reason.clone()).or_default().add(total);
+        }
         for (reason, count) in &other.reasons {
             *self.reasons.entry(reason.clone()).or_default() += count;
         }
@@ -139,6 +190,7 @@ impl StageReport {
                 Some(own) => {
                     own.documents += total.documents;
                     own.dropped += total.dropped;
+                    own.edited += total.edited;
                     own.seconds += total.seconds;
                 }
             }

@@ -166,7 +166,7 @@ impl<'a> Run<'a> {
             }
             Ok((document, named)) => match self.plan {
                 Plan::Format => self.format(document, &file.name, &place, &mut judged.lines),
-                Plan::Filter(chain) => filter(chain, &document, named.then_some(bytes), &place, &mut judged.lines),
+                Plan::Filter(chain) => filter(chain, document, named.then_some(bytes), &place, &mut judged.lines),
                 Plan::Dedup => unreachable!("deduplication does not come here"),
             },
         }
@@ -220,19 +220,25 @@ impl Judged {
     }
 }
 
-/// `line` is the document as it came, where it came as a line with an id.
-fn filter(chain: &FilterChain, document: &Document, line: Option<&[u8]>, place: &str, lines: &mut ChunkOutput) {
-    let judgement = chain.judge(&Features::new(document));
+/// `line` is the document as it came, where it came as a line with an id. A rejected document is written with the text that it
+/// came with, whatever was edited before.
+fn filter(chain: &FilterChain, mut document: Document, line: Option<&[u8]>, place: &str, lines: &mut ChunkOutput) {
+    let judgement = chain.judge(&Features::new(&document));
     let dropped = judgement.dropped.as_ref().map(|(index, ..)| *index);
     for (index, (name, time)) in chain.names().zip(&judgement.times).enumerate() {
-        lines.charge(name, Duration::as_secs_f64(time), dropped == Some(index));
+        let edited = judgement.edits.iter().any(|(own, _)| *own == index);
+        lines.charge(name, Duration::as_secs_f64(time), dropped == Some(index), edited);
     }
-    match judgement.dropped {
-        Some((index, reason, value)) => {
+    match (judgement.dropped, judgement.text) {
+        (Some((index, reason, value)), _) => {
             let name = chain.names().nth(index).expect("a filter of this chain dropped it");
-            lines.reject(&Rejection::of(document, place, name, &reason, value));
+            lines.reject(&Rejection::of(&document, place, name, &reason, value));
         }
-        None => keep(document, line, lines),
+        (None, Some(text)) => {
+            let before = std::mem::replace(&mut document.text, text).len();
+            lines.keep_edited(&document, before, judgement.edits.iter().flat_map(|(_, changes)| changes));
+        }
+        (None, None) => keep(&document, line, lines),
     }
 }
 

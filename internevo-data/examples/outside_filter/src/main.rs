@@ -2,14 +2,12 @@
 //!
 //! For the whole command line, depend on `internevo-cli` too and end `main` with `internevo_cli::main()`.
 
-use internevo_data::{
-    Features, Filter, FilterContext, FilterPlugin, Verdict,
-    plugin::{Plugin, PluginError},
-    register_filter,
-};
+use internevo_data::{Features, Filter, Verdict, plugin::Plugin, register_filter};
 
 /// Drops texts that shout.
-struct NoShouting(Config);
+struct NoShouting {
+    config: Config,
+}
 
 #[derive(schemars::JsonSchema, serde::Deserialize, serde::Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -30,13 +28,7 @@ impl Plugin for NoShouting {
     type Config = Config;
 }
 
-impl FilterPlugin for NoShouting {
-    fn build(config: Config, _: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError> {
-        Ok(Box::new(Self(config)))
-    }
-}
-
-register_filter!(NoShouting);
+register_filter!(NoShouting { config });
 
 impl Filter for NoShouting {
     fn name(&self) -> &str {
@@ -47,7 +39,7 @@ impl Filter for NoShouting {
         let letters = document.text().chars().filter(|c| c.is_alphabetic()).count();
         let capitals = document.text().chars().filter(|c| c.is_uppercase()).count();
         let share = capitals as f64 / letters.max(1) as f64;
-        if share > self.0.max_capitals { Verdict::drop("shouting", share) } else { Verdict::Keep }
+        if share > self.config.max_capitals { Verdict::drop("shouting", share) } else { Verdict::Keep }
     }
 }
 

@@ -4,14 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use internevo_core::plugin::{Plugin, PluginError};
+use internevo_core::plugin::Plugin;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{GopherMode, Meaning};
 use crate::{
     features::Features,
-    filter::{Filter, FilterContext, FilterPlugin, Verdict},
+    filter::{Filter, Verdict},
     filters::{LanguageTable, language},
 };
 
@@ -98,13 +98,7 @@ impl Plugin for GopherRepetition {
     type Config = GopherRepetitionConfig;
 }
 
-impl FilterPlugin for GopherRepetition {
-    fn build(config: GopherRepetitionConfig, cx: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError> {
-        Ok(Box::new(Self { config, lang: cx.lang.map(str::to_owned) }))
-    }
-}
-
-crate::register_filter!(GopherRepetition);
+crate::register_filter!(GopherRepetition { config, lang });
 
 impl Filter for GopherRepetition {
     fn name(&self) -> &str {
