@@ -1,11 +1,8 @@
 //! Training the classifier on a corpus: choosing examples, fitting, measuring on documents it has not seen.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
-use internevo_core::{rng::CounterRng, storage};
+use internevo_core::rng::CounterRng;
 use rayon::prelude::*;
 
 use super::{
@@ -17,9 +14,8 @@ use super::{
 };
 use crate::{
     DataError,
-    corpus::{Part, Split, kind_of},
-    document::{Document, default_id},
-    format::{LineReader, RawRecord, RecordReader as _},
+    corpus::{Part, Split},
+    document::{Document, for_documents},
     stage::Progress,
 };
 
@@ -110,46 +106,19 @@ pub fn fit(files: &[PathBuf], settings: &QualitySettings, progress: &dyn Progres
 fn good_passages(files: &[PathBuf], settings: &QualitySettings) -> Result<(Vec<Passage>, u64), DataError> {
     let mut passages = Vec::new();
     let mut documents = 0;
-    for file in files {
-        let mut take = |document: Document| {
-            let before = passages.len();
-            if is_prose(&document) && document.field("type") != Some(LICENCE) {
-                push_passages(&document, &mut passages);
-            }
-            documents += u64::from(passages.len() > before);
-            if passages.len() >= 2 * settings.max_passages {
-                keep_first(&mut passages, settings.max_passages);
-            }
-        };
-        match kind_of(&file.to_string_lossy()) {
-            Some(kind) => whole_file(file, kind.name)?.map(&mut take).unwrap_or_default(),
-            None => for_lines(file, &mut take)?,
+    for_documents(files, |document| {
+        let before = passages.len();
+        if is_prose(&document) && document.field("type") != Some(LICENCE) {
+            push_passages(&document, &mut passages);
         }
-    }
+        documents += u64::from(passages.len() > before);
+        if passages.len() >= 2 * settings.max_passages {
+            keep_first(&mut passages, settings.max_passages);
+        }
+        Ok(())
+    })?;
     keep_first(&mut passages, settings.max_passages);
     Ok((passages, documents))
-}
-
-/// A file that is one document; `None` if it is not UTF-8, which the stage itself will reject.
-fn whole_file(path: &Path, kind: &str) -> Result<Option<Document>, DataError> {
-    let text = String::from_utf8(storage::read(path)?).ok();
-    Ok(text.map(|text| {
-        let mut document = Document::new(path.to_string_lossy(), text);
-        document.meta.insert("type".into(), kind.into());
-        document
-    }))
-}
-
-/// The documents of a JSONL file. Broken lines are passed over: the stage itself will reject them.
-fn for_lines(path: &Path, take: &mut impl FnMut(Document)) -> Result<(), DataError> {
-    let mut reader = LineReader::open(path)?;
-    let mut line = Vec::new();
-    while reader.next_record(&mut line)? != RawRecord::End {
-        if let Ok(document) = Document::from_line(&line, || default_id(path, reader.record())) {
-            take(document);
-        }
-    }
-    Ok(())
 }
 
 fn keep_first(passages: &mut Vec<Passage>, limit: usize) {

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `request.rs` | what is asked for: [`StageRequest`], the stages by name |
+//! | `strategy.rs` | which filters judge which documents: [`Strategies`] |
 //! | `run.rs` | the run itself: [`run_stage`] |
 //! | `input.rs`, `reader.rs` | the files of an input, and their lines in chunks |
 //! | `output.rs` | one chunk's lines and counts on their way out: [`ChunkOutput`], [`Rejection`] |
@@ -17,6 +18,7 @@ mod reader;
 mod report;
 mod request;
 mod run;
+mod strategy;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -29,6 +31,7 @@ pub use self::{
     report::{Example, FilterTotal, RuleTotal, StageReport},
     request::{STAGES, StageRequest},
     run::run_stage,
+    strategy::Strategies,
     writer::{REPORT, StageWriter, finished},
 };
 pub(crate) use self::{
