@@ -4,11 +4,12 @@
 //! |---|---|
 //! | `words.rs`, `word.rs` | the split into words by language, and what a word is |
 //! | `spacy/` | spaCy's tokenizer, the split for languages with spaces |
-//! | `classes.rs` | classes of characters |
+//! | `classes.rs`, `fold.rs` | classes of characters, their case and width |
 //! | `lines.rs` | lines and paragraphs as Python and datatrove split them |
 //! | `repeats.rs` | repeated n-grams |
 
 pub(crate) mod classes;
+pub(crate) mod fold;
 mod lines;
 mod repeats;
 mod spacy;
