@@ -1,7 +1,7 @@
 //! ARPA files: the text form of n-gram models, with log10 probabilities and backoffs.
 
 use std::{
-    io::{BufRead as _, Write},
+    io::Write,
     path::{Path, PathBuf},
 };
 

@@ -18,10 +18,12 @@
 //! | `model.rs` | logistic regression and its file |
 //! | `train.rs` | choosing examples, fitting, measuring |
 //! | `filter.rs` | the `quality_classifier` filter |
+//! | `classified.rs` | `fluency` and `advertisement`: filters around a classifier trained on labelled documents |
 //! | `threshold.rs` | choosing any filter's threshold from labelled documents |
 //! | `borderline.rs` | drawing the documents to label |
 
 mod borderline;
+mod classified;
 mod corrupt;
 pub(crate) mod features;
 mod filter;
@@ -45,6 +47,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     borderline::{Borderline, BorderlineSettings},
+    classified::{Advertisement, Classified, ClassifiedConfig, Fluency, Question},
     corrupt::Corruption,
     filter::{QualityClassifier, QualityClassifierConfig},
     model::{LinearModel, QualityModel},
@@ -55,6 +58,7 @@ pub use self::{
 };
 use crate::{
     DataError, Document,
+    classifier::Labelled,
     stage::{InputFile, Progress},
 };
 
@@ -123,6 +127,18 @@ pub fn train(
     let model = train::fit(files, settings, progress)?;
     model.save(out_path)?;
     Ok(model.report)
+}
+
+/// Labels of [`contrast_examples`].
+pub const CONTRAST_LABELS: [&str; 2] = ["fluent", "noise"];
+
+/// Labelled passages for a classifier of fluency where nobody has labelled any: good passages of the documents of `files`, labelled
+/// `fluent`, and the same passages corrupted, labelled `noise`. Depends on the documents and the settings only.
+///
+/// # Errors
+/// A file that cannot be read. Broken lines are passed over.
+pub fn contrast_examples(files: &[PathBuf], settings: &QualitySettings) -> Result<Vec<Labelled>, DataError> {
+    train::contrast(files, settings)
 }
 
 /// Trains the classifier of `pipeline.filter.quality_classifier` on `inputs` unless `artifacts` already holds one;

@@ -43,6 +43,16 @@ pub enum Keeps {
     Below,
 }
 
+impl Keeps {
+    /// Does a threshold keep a document with this value?
+    pub fn keeps(self, value: f64, threshold: f64) -> bool {
+        match self {
+            Self::Above => value >= threshold,
+            Self::Below => value <= threshold,
+        }
+    }
+}
+
 /// What a threshold is chosen for.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -292,10 +302,7 @@ impl<'a> Sorted<'a> {
 
     fn at(&self, threshold: f64, weights: &[u32]) -> ThresholdPoint {
         let mut kept = Sums::default();
-        let keeps = |value: f64| match self.keeps {
-            Keeps::Above => value >= threshold,
-            Keeps::Below => value <= threshold,
-        };
+        let keeps = |value: f64| self.keeps.keeps(value, threshold);
         let of = self.documents.iter().zip(weights).filter(|(document, _)| keeps(document.value));
         of.for_each(|(document, weight)| kept.add(document, *weight));
         self.point(threshold, kept, self.all(weights))

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     DataError,
+    classifier::Labelled,
     corpus::{Part, Split},
     document::{Document, for_documents},
     stage::Progress,
@@ -101,6 +102,28 @@ pub fn fit(files: &[PathBuf], settings: &QualitySettings, progress: &dyn Progres
     Ok(QualityModel { model, settings: settings.clone(), report })
 }
 
+/// Good passages and one corrupted twin of each, with their labels.
+pub fn contrast(files: &[PathBuf], settings: &QualitySettings) -> Result<Vec<Labelled>, DataError> {
+    let (passages, _) = good_passages(files, settings)?;
+    let [fluent, noise] = super::CONTRAST_LABELS;
+    let pair = |passage: &Passage| {
+        let (_, twin) = twin(&tokens(&passage.text), &twin_rng(passage, settings), 0);
+        [Labelled::new(passage.text.as_str(), fluent), Labelled::new(twin, noise)]
+    };
+    Ok(passages.par_iter().flat_map_iter(pair).collect())
+}
+
+/// The randomness of a passage's twins.
+fn twin_rng(passage: &Passage, settings: &QualitySettings) -> CounterRng {
+    CounterRng::new(settings.seed ^ passage.order, "twins")
+}
+
+/// Twin number `round` of a passage, and how it was made.
+fn twin(passage: &[Token<'_>], rng: &CounterRng, round: u64) -> (Corruption, String) {
+    let kind = Corruption::ALL[rng.below(round, Corruption::ALL.len() as u64) as usize];
+    (kind, kind.apply(passage, rng.word64(round)))
+}
+
 /// The good passages of all prose documents, capped to those that come first in the fixed order, and the number of
 /// documents they come from.
 fn good_passages(files: &[PathBuf], settings: &QualitySettings) -> Result<(Vec<Passage>, u64), DataError> {
@@ -179,11 +202,11 @@ fn label(passages: &[&Passage], rounds: u64, settings: &QualitySettings) -> Vec<
     let twins = |(passage_index, passage): (usize, &&Passage)| {
         let passage_index = passage_index as u32;
         let pieces = tokens(&passage.text);
-        let rng = CounterRng::new(settings.seed ^ passage.order, "twins");
+        let rng = twin_rng(passage, settings);
         let good = features(&pieces, settings.bits);
         let round = |round| {
-            let kind = Corruption::ALL[rng.below(round, Corruption::ALL.len() as u64) as usize];
-            let bad = features(&tokens(&kind.apply(&pieces, rng.word64(round))), settings.bits);
+            let (kind, twin) = twin(&pieces, &rng, round);
+            let bad = features(&tokens(&twin), settings.bits);
             let good = Example { features: good.clone(), good: true };
             let bad = Example { features: bad, good: false };
             [

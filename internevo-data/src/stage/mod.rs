@@ -5,6 +5,7 @@
 //! | `request.rs` | what is asked for: [`StageRequest`], the stages by name |
 //! | `strategy.rs` | which filters judge which documents: [`Strategies`] |
 //! | `run.rs` | the run itself: [`run_stage`] |
+//! | `measure.rs` | what the filters of a stage measure, without judging: [`measure`] |
 //! | `input.rs`, `reader.rs` | the files of an input, and their lines in chunks |
 //! | `output.rs` | one chunk's lines and counts on their way out: [`ChunkOutput`], [`Rejection`] |
 //! | `writer.rs` | the output folder: [`StageWriter`], and what makes it resumable |
@@ -12,6 +13,7 @@
 //! | `usage.rs` | CPU seconds and memory of this process |
 
 mod input;
+mod measure;
 mod output;
 mod progress;
 mod reader;
@@ -26,6 +28,7 @@ mod writer;
 
 pub use self::{
     input::{InputFile, find_inputs, inputs_fingerprint},
+    measure::{MeasureReport, measure},
     output::{ChunkOutput, Rejection},
     progress::Progress,
     report::{Example, FilterTotal, RuleTotal, StageReport},
