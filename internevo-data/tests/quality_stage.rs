@@ -54,7 +54,7 @@ fn pipeline(folder: &Path, corpus: &Path) -> PipelineConfig {
         "quality = ['fluency', 'perplexity', 'fasttext']\n\
          [filter.fluency]\nthreshold = 0.4\n\
          [filter.perplexity.'*']\nmodel = '{folder}/any.binary'\nlow = 4.0\nhigh = 900.0\n\
-         [filter.fasttext.zh]\nmodel = '{folder}/kind.ftz'\nlabel = 'zh'\nmax = 0.9\n\
+         [filter.fasttext.zh]\nmodel = '{folder}/kind.ftz'\nlabel = 'zh'\nmax = 0.4\n\
          [[strategy]]\nsource = 'lib*'\nquality = ['perplexity']\nfilter.perplexity.'*'.high = 90.0\n"
     ))
     .expect("a pipeline")
@@ -156,7 +156,7 @@ fn a_strategy_judges_its_source_by_its_own_filters_and_limits_and_measuring_agre
             (Some(fluency), ..) if fluency < 0.4 => "fluency_low",
             (_, Some(perplexity), _) if perplexity < 4.0 => "perplexity_low",
             (_, Some(perplexity), _) if perplexity > high => "perplexity_high",
-            (.., Some(kind)) if kind > 0.9 => "fasttext_zh",
+            (.., Some(kind)) if kind > 0.4 => "fasttext_zh",
             _ => continue,
         };
         *expected.entry(reason.to_owned()).or_default() += 1;

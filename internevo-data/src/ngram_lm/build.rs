@@ -11,7 +11,7 @@ use super::{
     UNKNOWN, Weights,
     arpa::Arpa,
     kenlm::{Header, Kind, ngram_hash, word_hash},
-    probing::{Layout, UNIGRAM_BYTES},
+    probing::{Layout, UNIGRAM_BYTES, negative},
 };
 use crate::{DataError, model_file::word};
 
@@ -172,11 +172,6 @@ impl Builder {
 /// Key of an n-gram; its last word comes first.
 fn hash(words: &[u32]) -> u64 {
     words[1..].iter().fold(u64::from(words[0]), |hash, earlier| ngram_hash(hash, *earlier))
-}
-
-/// As KenLM stores what does not extend: with the sign of a negative number, zero included.
-fn negative(log10: f32) -> f32 {
-    -log10.abs()
 }
 
 impl Built {

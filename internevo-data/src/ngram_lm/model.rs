@@ -5,7 +5,7 @@ use std::{fs::File, io::Read, path::Path};
 use internevo_core::storage::StorageError;
 
 use super::{
-    LmTokens, MAX_ORDER, Weights,
+    LmTokens, MAX_ORDER, UNKNOWN, Weights,
     arpa::Arpa,
     build,
     kenlm::{Header, Kind},
@@ -46,6 +46,8 @@ pub struct NgramModel {
     bytes: ModelBytes,
     search: Search,
     order: usize,
+    /// Numbers of `<s>` and `</s>`.
+    ends: [u32; 2],
     fingerprint: String,
 }
 
@@ -95,7 +97,9 @@ impl NgramModel {
             Kind::Trie { .. } => Search::Trie(Trie::read(&mut file, &header)?),
         };
         let fingerprint = blake3::hash(&bytes).to_hex()[..16].to_owned();
-        Ok(Self { order: header.counts.len(), bytes, search, fingerprint })
+        let mut model = Self { order: header.counts.len(), bytes, search, ends: [UNKNOWN; 2], fingerprint };
+        model.ends = ["<s>", "</s>"].map(|text| model.word(text));
+        Ok(model)
     }
 
     /// Words of the longest n-gram.
@@ -162,12 +166,12 @@ impl NgramModel {
 
     fn line_in<L: Lookup>(&self, search: &L, line: &str, tokens: &LmTokens, take: &mut impl FnMut(f32)) {
         let mut state = self.nothing();
-        self.advance_in(search, &mut state, search.word(&self.bytes, b"<s>"));
+        self.advance_in(search, &mut state, self.ends[0]);
         tokens.for_each(line, |token| {
             let index = search.word(&self.bytes, token.as_bytes());
             take(self.advance_in(search, &mut state, index));
         });
-        take(self.advance_in(search, &mut state, search.word(&self.bytes, b"</s>")));
+        take(self.advance_in(search, &mut state, self.ends[1]));
     }
 
     /// Looks for the longest n-gram that ends in the word, and pays the backoffs of the longer contexts.

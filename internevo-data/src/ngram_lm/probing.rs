@@ -134,8 +134,8 @@ impl Lookup for Probing {
     }
 }
 
-/// The sign of a stored probability says whether a longer n-gram ends in this one: it is always negative or 0.
-fn negative(log10: f32) -> f32 {
+/// A probability without the fact in its sign: it is always negative or 0.
+pub(super) fn negative(log10: f32) -> f32 {
     -log10.abs()
 }
 

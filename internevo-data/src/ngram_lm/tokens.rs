@@ -46,7 +46,7 @@ impl LmTokens {
     }
 
     /// Hands over the tokens of a line.
-    pub fn for_each<'a>(&self, line: &'a str, mut take: impl FnMut(&str)) {
+    pub fn for_each(&self, line: &str, mut take: impl FnMut(&str)) {
         match self {
             Self::Words => {
                 let mut word = String::new();

@@ -225,14 +225,17 @@ fn resample_weights(documents: usize, seed: u64, resample: u64) -> Vec<u32> {
 }
 
 fn best(curve: &[ThresholdPoint], target: Target) -> Option<ThresholdPoint> {
-    let (meets, number): (Box<dyn Fn(&ThresholdPoint) -> bool>, fn(&ThresholdPoint) -> f64) = match target {
-        Target::FBeta => (Box::new(|_| true), |point| point.f_beta),
-        Target::Precision(wanted) => (Box::new(move |point| point.precision >= wanted), |point| point.recall),
-        Target::KeptBytes(wanted) => (Box::new(move |point| point.kept_bytes >= wanted), |point| point.f_beta),
+    let meets = |point: &&ThresholdPoint| match target {
+        Target::FBeta => true,
+        Target::Precision(wanted) => point.precision >= wanted,
+        Target::KeptBytes(wanted) => point.kept_bytes >= wanted,
+    };
+    let gain = |point: &ThresholdPoint| match target {
+        Target::Precision(_) => point.recall,
+        Target::FBeta | Target::KeptBytes(_) => point.f_beta,
     };
     // Among equals the one that keeps most, which comes first.
-    let better = |a: ThresholdPoint, b: ThresholdPoint| if number(&b) > number(&a) { b } else { a };
-    curve.iter().copied().filter(|point| meets(point)).reduce(better)
+    curve.iter().filter(meets).copied().reduce(|a, b| if gain(&b) > gain(&a) { b } else { a })
 }
 
 fn interval(values: impl Iterator<Item = f64>, chosen: &ThresholdPoint, of: fn(&ThresholdPoint) -> f64) -> Interval {

@@ -13,8 +13,7 @@ use super::{
     model::{Example, FORGOTTEN, LinearModel, QualityModel},
 };
 use crate::{
-    DataError,
-    classifier::Labelled,
+    DataError, classifier,
     corpus::{Part, Split},
     document::{Document, for_documents},
     stage::Progress,
@@ -103,12 +102,12 @@ pub fn fit(files: &[PathBuf], settings: &QualitySettings, progress: &dyn Progres
 }
 
 /// Good passages and one corrupted twin of each, with their labels.
-pub fn contrast(files: &[PathBuf], settings: &QualitySettings) -> Result<Vec<Labelled>, DataError> {
+pub fn contrast(files: &[PathBuf], settings: &QualitySettings) -> Result<Vec<classifier::Labelled>, DataError> {
     let (passages, _) = good_passages(files, settings)?;
     let [fluent, noise] = super::CONTRAST_LABELS;
     let pair = |passage: &Passage| {
         let (_, twin) = twin(&tokens(&passage.text), &twin_rng(passage, settings), 0);
-        [Labelled::new(passage.text.as_str(), fluent), Labelled::new(twin, noise)]
+        [classifier::Labelled::new(passage.text.as_str(), fluent), classifier::Labelled::new(twin, noise)]
     };
     Ok(passages.par_iter().flat_map_iter(pair).collect())
 }

@@ -11,7 +11,7 @@ use super::{
     Strategies,
     input::{InputFile, find_inputs},
     progress::Progress,
-    reader::{Chunk, ChunkReader},
+    reader::{Chunk, ChunkReader, Item},
     request::StageRequest,
     writer::Position,
 };
@@ -61,7 +61,7 @@ fn write_all(
         let measured: Vec<_> = chunk.items.par_iter().map(|item| measured(item, &chunk, inputs, strategies)).collect();
         let before = report.documents;
         for measured in measured {
-            let Some((line, values)) = measured else {
+            let Some(Measured { line, values }) = measured else {
                 report.broken += 1;
                 continue;
             };
@@ -81,13 +81,13 @@ fn write_all(
     Ok(report)
 }
 
-/// The line of a document with its values, and the values.
-fn measured(
-    item: &super::Item,
-    chunk: &Chunk,
-    inputs: &[InputFile],
-    strategies: &Strategies,
-) -> Option<(Vec<u8>, Vec<(String, f64)>)> {
+/// A document with its values.
+struct Measured {
+    line: Vec<u8>,
+    values: Vec<(String, f64)>,
+}
+
+fn measured(item: &Item, chunk: &Chunk, inputs: &[InputFile], strategies: &Strategies) -> Option<Measured> {
     let (mut document, _) = chunk.document(item, inputs).ok()?;
     let found = strategies.of(&document).measure(&Features::new(&document));
     let values: Vec<(String, f64)> = found.into_iter().map(|(name, value)| (name.into_owned(), value)).collect();
@@ -95,5 +95,5 @@ fn measured(
     document.meta.insert(VALUES.into(), Value::Object(object));
     let mut line = Vec::new();
     document.write_line(&mut line);
-    Some((line, values))
+    Some(Measured { line, values })
 }
