@@ -1,4 +1,6 @@
 //! How fast the rules are: `cargo run --release -p internevo-data --example filter_speed -- FILES… [--threads 2]`.
+//! With `--settings FILE`, a TOML table for each filter as under `pipeline.filter`, those filters instead: the way to measure filters
+//! that need a model.
 //!
 //! Reads JSONL or plain text files into memory (plain text is cut into documents of 4 000 bytes at line ends), judges every document
 //! by each filter alone and by all in one pass, and prints megabytes (10^6 bytes of UTF-8) per second of CPU time. All filters see
@@ -10,8 +12,9 @@ use std::{
 };
 
 use internevo_data::{
-    Document, Features, Filter,
+    Document, Features, Filter, FilterContext,
     document::read_jsonl,
+    filter::FilterChain,
     filters::{C4, CharAnomaly, FineWeb, GopherQuality, GopherRepetition},
     testing::build,
 };
@@ -45,14 +48,25 @@ fn cpu_time() -> Duration {
 }
 
 fn measure(name: &str, documents: &[Document], filters: &[Box<dyn Filter>]) {
+    measure_with(name, documents, |features| {
+        filters.iter().filter(|filter| filter.judge(features) == internevo_data::Verdict::Keep).count()
+    });
+}
+
+/// Every filter of a settings file.
+fn measure_settings(path: &Path, documents: &[Document]) {
+    let settings: toml::Table = toml::from_str(&std::fs::read_to_string(path).expect("a file")).expect("TOML");
+    let context = FilterContext { lang: None, artifacts: path.parent().expect("a folder") };
+    for name in settings.keys() {
+        let chain = FilterChain::build(std::slice::from_ref(name), &settings, &context);
+        let chain = chain.unwrap_or_else(|error| panic!("{error}"));
+        measure_with(name, documents, |features| usize::from(chain.judge(features).dropped.is_none()));
+    }
+}
+
+fn measure_with(name: &str, documents: &[Document], kept: impl Fn(&Features<'_>) -> usize + Sync) {
     let bytes: usize = documents.iter().map(|document| document.text.len()).sum();
-    let judge = || -> usize {
-        let all = documents.par_iter().map(|document| {
-            let features = Features::new(document);
-            filters.iter().filter(|filter| filter.judge(&features) == internevo_data::Verdict::Keep).count()
-        });
-        all.sum()
-    };
+    let judge = || -> usize { documents.par_iter().map(|document| kept(&Features::new(document))).sum() };
     judge();
     let (start, cpu, mut rounds, mut kept) = (Instant::now(), cpu_time(), 0, 0);
     while rounds < 3 || start.elapsed() < Duration::from_secs(2) {
@@ -67,10 +81,11 @@ fn measure(name: &str, documents: &[Document], filters: &[Box<dyn Filter>]) {
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let (mut paths, mut threads) = (Vec::new(), 2);
+    let (mut paths, mut threads, mut settings) = (Vec::new(), 2, None);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--threads" => threads = arguments.next().and_then(|n| n.parse().ok()).expect("a number"),
+            "--settings" => settings = arguments.next(),
             _ => paths.push(argument),
         }
     }
@@ -78,6 +93,9 @@ fn main() {
     let documents: Vec<Document> = paths.iter().flat_map(|path| documents(Path::new(path))).collect();
     let bytes: usize = documents.iter().map(|document| document.text.len()).sum();
     println!("{} documents, {:.1} MB", documents.len(), bytes as f64 / 1e6);
+    if let Some(settings) = settings {
+        return measure_settings(Path::new(&settings), &documents);
+    }
     let all = || -> Vec<Box<dyn Filter>> {
         vec![build::<GopherQuality>(""), build::<GopherRepetition>(""), build::<C4>(""), build::<FineWeb>("")]
     };

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release -p internevo-data --features parquet --example fuzz_readers -- 10      # minutes for each format
 //! cargo run --release -p internevo-data --features parquet --example fuzz_readers -- 10 a.warc.gz
+//! cargo run --release -p internevo-data --features parquet --example fuzz_readers -- 10 ngram_lm/trie.binary
 //! ```
 
 #[path = "../tests/common/fuzz.rs"]
@@ -14,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fuzz::{FORMATS, mutate, read_all, sound};
+use fuzz::{FORMATS, MODELS, ask_model, mutate, read_all, sound, sound_model};
 
 /// Seeds of the tests end below this: a run finds what they do not.
 const FIRST_SEED: u64 = 1_000_000;
@@ -27,8 +28,10 @@ fn main() -> ExitCode {
     let only = arguments.next();
     let dir = tempfile::tempdir().expect("temporary folder");
     let mut findings = 0;
-    for format in FORMATS.iter().filter(|format| only.as_ref().is_none_or(|only| only == **format)) {
-        let (path, sound) = (dir.path().join(format), sound(format));
+    for format in FORMATS.iter().chain(MODELS).filter(|format| only.as_ref().is_none_or(|only| only == **format)) {
+        let is_model = MODELS.contains(format);
+        let path = dir.path().join(format.replace('/', "-"));
+        let sound = if is_model { sound_model(format) } else { sound(format) };
         let (started, mut seed, mut faulty) = (Instant::now(), FIRST_SEED, 0u64);
         while started.elapsed().as_secs_f64() < minutes * 60.0 {
             // Every eighth file is damaged twice over.
@@ -38,8 +41,9 @@ fn main() -> ExitCode {
                 mutate(&mut bytes, seed ^ 0x5555_5555);
             }
             let begun = Instant::now();
-            match catch_unwind(AssertUnwindSafe(|| read_all(&path, &bytes))) {
-                Ok((_, faults)) => faulty += u64::from(faults > 0),
+            let read = || if is_model { ask_model(&path, &bytes) } else { read_all(&path, &bytes).1 > 0 };
+            match catch_unwind(AssertUnwindSafe(read)) {
+                Ok(told) => faulty += u64::from(told),
                 Err(_) => {
                     println!("{format}: seed {seed} panics");
                     findings += 1;

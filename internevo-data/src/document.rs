@@ -2,8 +2,12 @@
 //!
 //! Not here: compressed files and places of broken lines (`format/lines.rs`), HTML and source files (`format`).
 
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
+use internevo_core::storage;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{Error as _, IgnoredAny, MapAccess, Visitor},
@@ -13,6 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     DataError,
+    corpus::kind_of,
     format::{RawRecord, open_records},
 };
 
@@ -127,6 +132,41 @@ pub fn read_jsonl(path: &Path) -> Result<impl Iterator<Item = Result<Document, D
         failed = result.is_err();
         Some(result)
     }))
+}
+
+/// Hands over the documents of `files`: of JSONL files each line, of others the whole file with its `type`. For training, which can do
+/// without a broken line: such lines, and files that are not UTF-8, are passed over; the stages reject them.
+///
+/// # Errors
+/// A file that cannot be read, and what `take` answers.
+pub fn for_documents(
+    files: &[PathBuf],
+    mut take: impl FnMut(Document) -> Result<(), DataError>,
+) -> Result<(), DataError> {
+    for path in files {
+        if let Some(kind) = kind_of(&path.to_string_lossy()) {
+            if let Ok(text) = String::from_utf8(storage::read(path)?) {
+                let mut document = Document::new(path.to_string_lossy(), text);
+                document.meta.insert("type".into(), kind.name.into());
+                take(document)?;
+            }
+            continue;
+        }
+        let mut reader = open_records(path)?;
+        let mut line = Vec::new();
+        loop {
+            match reader.next_record(&mut line)? {
+                RawRecord::End => break,
+                RawRecord::Damaged(_) => {}
+                RawRecord::Record => {
+                    if let Ok(document) = Document::from_line(&line, || default_id(path, reader.record())) {
+                        take(document)?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// `<file stem>:<line>`, the id of a line that has none. The stem is what comes before the first dot.

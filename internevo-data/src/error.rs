@@ -71,6 +71,16 @@ pub enum DataError {
         /// The system's answer.
         reason: String,
     },
+    /// A model file that is not what it has to be.
+    #[error("{}: at byte {offset}: {reason}", path.display())]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// The place in it.
+        offset: u64,
+        /// What is wrong there.
+        reason: String,
+    },
     /// A filter's name, settings or model.
     #[error(transparent)]
     Plugin(#[from] PluginError),

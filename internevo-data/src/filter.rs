@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     ops::Range,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -120,6 +121,13 @@ pub trait Filter: Send + Sync {
     /// Keep, edit or drop. The same document and settings must always get the same verdict: resumed runs depend on it.
     fn judge(&self, document: &Features<'_>) -> Verdict;
 
+    /// What its rules measure of a document, by name, whether or not it is dropped; the reason of a drop begins with the name. For
+    /// choosing thresholds (`internevo data score`). A filter without a number worth a threshold has none.
+    fn measure(&self, document: &Features<'_>) -> Vec<(Cow<'static, str>, f64)> {
+        let _ = document;
+        Vec::new()
+    }
+
     /// What the verdict depends on beyond the settings, for example the hash of a model's file. A finished stage is reused only
     /// if this has not changed.
     fn fingerprint(&self) -> String {
@@ -218,8 +226,9 @@ pub fn list() -> Result<Vec<PluginInfo>, PluginError> {
 }
 
 /// Filters in order. The first that drops a document decides; later ones do not see it.
+#[derive(Clone)]
 pub struct FilterChain {
-    filters: Vec<Box<dyn Filter>>,
+    filters: Vec<Arc<dyn Filter>>,
 }
 
 /// What a chain says about a document, and how long each filter took.
@@ -242,10 +251,25 @@ impl FilterChain {
     /// # Errors
     /// An unknown name, a table that does not fit, a missing model.
     pub fn build(names: &[String], settings: &toml::Table, cx: &FilterContext<'_>) -> Result<Self, PluginError> {
+        Self::build_sharing(names, settings, cx, &mut Vec::new())
+    }
+
+    /// As [`FilterChain::build`], but takes what `made` holds of the same name and settings, and adds what it builds: chains that
+    /// share a filter share its model.
+    pub(crate) fn build_sharing(
+        names: &[String],
+        settings: &toml::Table,
+        cx: &FilterContext<'_>,
+        made: &mut Vec<(String, Option<toml::Value>, Arc<dyn Filter>)>,
+    ) -> Result<Self, PluginError> {
         let registry = Registry::<FilterEntry>::collect()?;
         let filters = names.iter().map(|name| {
+            let settings = settings.get(name).cloned();
+            if let Some((.., filter)) = made.iter().find(|(n, s, _)| n == name && *s == settings) {
+                return Ok(Arc::clone(filter));
+            }
             let entry = registry.get(name)?;
-            match settings.get(name) {
+            let filter = match &settings {
                 None => entry.build(&toml::Table::new(), cx),
                 Some(toml::Value::Table(table)) => entry.build(table, cx),
                 Some(other) => Err(PluginError::Config {
@@ -253,14 +277,16 @@ impl FilterChain {
                     key: ".".into(),
                     reason: format!("expected a table, found {}", other.type_str()),
                 }),
-            }
+            };
+            made.push((name.clone(), settings, Arc::from(filter?)));
+            Ok(Arc::clone(&made[made.len() - 1].2))
         });
         Ok(Self { filters: filters.collect::<Result<_, _>>()? })
     }
 
     /// A chain of filters that exist already.
     pub fn of(filters: Vec<Box<dyn Filter>>) -> Self {
-        Self { filters }
+        Self { filters: filters.into_iter().map(Arc::from).collect() }
     }
 
     /// Names in order.
@@ -271,6 +297,11 @@ impl FilterChain {
     /// Fingerprints in order; see [`Filter::fingerprint`].
     pub fn fingerprints(&self) -> Vec<String> {
         self.filters.iter().map(|filter| filter.fingerprint()).collect()
+    }
+
+    /// What every filter measures of a document; see [`Filter::measure`].
+    pub fn measure(&self, document: &Features<'_>) -> Vec<(Cow<'static, str>, f64)> {
+        self.filters.iter().flat_map(|filter| filter.measure(document)).collect()
     }
 
     /// Asks the filters in order until one drops the document.

@@ -3,10 +3,12 @@
 #[path = "common/fuzz.rs"]
 mod fuzz;
 
-use fuzz::{FORMATS, mutate, read_all, sound};
+use fuzz::{FORMATS, MODELS, ask_model, mutate, read_all, sound, sound_model};
 
 /// Damaged files per format.
 const ROUNDS: u64 = 1500;
+/// Damaged files per model: these are larger.
+const MODEL_ROUNDS: u64 = 200;
 
 #[test]
 fn every_reader_reads_its_sound_file() {
@@ -29,5 +31,22 @@ fn every_reader_comes_to_an_end_of_every_damaged_file_without_a_panic() {
             faulty += u64::from(read_all(&path, &bytes).1 > 0);
         }
         assert!(*format == "a.html" || faulty > ROUNDS / 4, "{format}: only {faulty} of the damaged files were told");
+    }
+}
+
+#[test]
+fn every_damaged_model_is_refused_or_can_still_be_asked() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    for model in MODELS {
+        let path = dir.path().join(model.replace('/', "-"));
+        let sound = sound_model(model);
+        assert!(!ask_model(&path, &sound), "{model} is sound");
+        let told = (0..MODEL_ROUNDS).filter(|seed| {
+            let mut bytes = sound.clone();
+            mutate(&mut bytes, *seed);
+            ask_model(&path, &bytes)
+        });
+        let told = told.count() as u64;
+        assert!(told > MODEL_ROUNDS / 20, "{model}: only {told} of the damaged files were told");
     }
 }

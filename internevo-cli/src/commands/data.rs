@@ -1,4 +1,4 @@
-//! `internevo data run|inspect|format|clean|dedup|safe|quality|code`
+//! `internevo data run|inspect|format|clean|dedup|safe|quality|code`; what makes and measures models is beside this file.
 
 use std::{
     collections::BTreeMap,
@@ -11,6 +11,11 @@ use internevo_core::{config::PipelineConfig, storage};
 use internevo_data::stage::{StageReport, StageRequest};
 use serde_json::{Value, json};
 
+use super::{
+    data_classifier::ClassifierCommand,
+    data_lm::LmCommand,
+    data_threshold::{Sample, Score, Threshold},
+};
 use crate::{
     config_args::ConfigArgs,
     context::Context,
@@ -43,10 +48,22 @@ pub enum DataCommand {
     Dedup(Dedup),
     /// Word lists and URLs
     Safe(Stage),
-    /// A trained quality classifier
+    /// Trained classifiers, language models
     Quality(Stage),
     /// Rules for source code
     Code(Stage),
+    /// n-gram language models: train, score, convert
+    #[command(subcommand)]
+    Lm(LmCommand),
+    /// Text classifiers: make examples, train, evaluate
+    #[command(subcommand)]
+    Classifier(ClassifierCommand),
+    /// What filters measure of each document, without dropping any
+    Score(Score),
+    /// Documents just above and just below a threshold, to be labelled
+    Sample(Sample),
+    /// Choose a threshold from labelled documents
+    Threshold(Threshold),
 }
 
 /// Runs the pipeline.
@@ -159,6 +176,11 @@ impl DataCommand {
             Self::Safe(c) => c.run(cx, "safe", |_| ()),
             Self::Quality(c) => c.run(cx, "quality", |_| ()),
             Self::Code(c) => c.run(cx, "code", |_| ()),
+            Self::Lm(c) => c.run(cx),
+            Self::Classifier(c) => c.run(cx),
+            Self::Score(c) => c.run(cx),
+            Self::Sample(c) => c.run(cx),
+            Self::Threshold(c) => c.run(cx),
         }
     }
 }

@@ -3,6 +3,9 @@
 pub mod completions;
 pub mod config;
 pub mod data;
+pub mod data_classifier;
+pub mod data_lm;
+pub mod data_threshold;
 pub mod doctor;
 pub mod eval;
 pub mod export;

@@ -1,7 +1,7 @@
 //! What is checked before anything is written: the layout, the plugins that the configuration names, the job's name.
 
 use internevo_core::{
-    config::{ConfigError, ConfigErrors, Resolved},
+    config::{ConfigError, ConfigErrors, FILTER_STAGES, Resolved},
     layout::ParallelLayout,
     metrics::SinkEntry,
     plugin::{PluginError, Registry},
@@ -42,9 +42,8 @@ fn unknown_plugins(resolved: &Resolved) -> Result<Vec<ConfigError>, PluginError>
         note("monitor.sinks", sinks.get(name).err());
     }
     if config.data.train_folder.is_empty() {
-        let pipeline = &config.pipeline;
-        for (stage, names) in [("clean", &pipeline.clean), ("safe", &pipeline.safe), ("quality", &pipeline.quality)] {
-            for name in names {
+        for stage in FILTER_STAGES {
+            for name in config.pipeline.all_filters(stage) {
                 note(&format!("pipeline.{stage}"), filters.get(name).err());
             }
         }

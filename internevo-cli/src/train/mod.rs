@@ -37,7 +37,7 @@ use std::{
 };
 
 use internevo_core::{
-    config::{Config, Resolved},
+    config::{Config, FILTER_STAGES, Resolved},
     layout::ParallelLayout,
 };
 use internevo_data::loader::{LoaderConfig, LoaderError, PackedLoader};
@@ -121,10 +121,7 @@ fn plugins_in_use(config: &Config) -> anyhow::Result<Vec<String>> {
         "strategy" => config.parallel.tensor.mode == name,
         "lr_schedule" => config.lr_scheduler.kind == name,
         "sink" => config.monitor.sinks.iter().any(|s| s == name),
-        "filter" => {
-            let pipeline = &config.pipeline;
-            [&pipeline.clean, &pipeline.safe, &pipeline.quality].into_iter().flatten().any(|f| f == name)
-        }
+        "filter" => FILTER_STAGES.iter().any(|stage| config.pipeline.all_filters(stage).any(|f| f == name)),
         _ => false,
     };
     let all = plugins::list()?.into_iter().filter(|p| named(p.kind, p.name));

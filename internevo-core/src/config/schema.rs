@@ -152,6 +152,70 @@ pub struct PipelineConfig {
     pub filter: toml::Table,
     /// Near-duplicate removal.
     pub dedup: DedupConfig,
+    /// Other filters or other settings for some documents: `[[pipeline.strategy]]`. The first that fits a document decides.
+    pub strategy: Vec<StrategyConfig>,
+}
+
+/// How documents of one kind are judged in the stages `clean`, `safe` and `quality`. Conditions that are empty fit every document;
+/// in a condition `*` stands for any characters and `?` for one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct StrategyConfig {
+    /// What the document's `source` must be, such as `cc-*`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub source: String,
+    /// What its `type` must be, such as `code`.
+    #[serde(rename = "type", skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    /// What its `lang` must be, such as `zh` or `code:*`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub lang: String,
+    /// Filters instead of `pipeline.clean`; an empty list keeps all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clean: Option<Vec<String>>,
+    /// Filters instead of `pipeline.safe`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub safe: Option<Vec<String>>,
+    /// Filters instead of `pipeline.quality`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Vec<String>>,
+    /// Settings that replace those of `pipeline.filter`, key by key.
+    #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
+    #[serde(skip_serializing_if = "toml::Table::is_empty")]
+    pub filter: toml::Table,
+}
+
+/// The stages whose filters are configured.
+pub const FILTER_STAGES: [&str; 3] = ["clean", "safe", "quality"];
+
+impl PipelineConfig {
+    /// Filters of a stage; `None` for a stage without a list of them.
+    pub fn filters(&self, stage: &str) -> Option<&[String]> {
+        match stage {
+            "clean" => Some(&self.clean),
+            "safe" => Some(&self.safe),
+            "quality" => Some(&self.quality),
+            _ => None,
+        }
+    }
+
+    /// Filters that a stage may ask, those of strategies included; a name may come more than once.
+    pub fn all_filters<'a>(&'a self, stage: &'a str) -> impl Iterator<Item = &'a String> {
+        let own = self.filters(stage).into_iter().flatten();
+        own.chain(self.strategy.iter().filter_map(move |strategy| strategy.filters(stage)).flatten())
+    }
+}
+
+impl StrategyConfig {
+    /// Filters of a stage; `None`: those of the pipeline.
+    pub fn filters(&self, stage: &str) -> Option<&[String]> {
+        match stage {
+            "clean" => self.clean.as_deref(),
+            "safe" => self.safe.as_deref(),
+            "quality" => self.quality.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 impl Default for PipelineConfig {
@@ -164,6 +228,7 @@ impl Default for PipelineConfig {
             quality: names(&["quality_classifier"]),
             filter: toml::Table::new(),
             dedup: DedupConfig::default(),
+            strategy: Vec::new(),
         }
     }
 }

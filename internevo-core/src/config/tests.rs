@@ -217,6 +217,8 @@ const BROKEN: &[&str] = &[
     "pipeline.stages=['clean']",
     "pipeline.stages=['format','clear']",
     "pipeline.clean=['a','a']",
+    "pipeline.strategy=[{quality=['a','a']}]",
+    "pipeline.strategy=[{sauce='x'}]",
     "pipeline.dedup.bands=0",
     "pipeline.dedup.rows=0",
     "pipeline.dedup.ngram=0",
@@ -317,6 +319,24 @@ fn tables_of_plugins_pass_through_and_can_be_located() {
     assert_eq!(located("min_words"), format!("{}:2:1: {section}.min_words: no", path.display()));
     assert_eq!(located("max_words"), format!("--set {section}.max_words=99: {section}.max_words: no"));
     assert_eq!(located("."), format!("{}:2:1: {section}: no", path.display()));
+}
+
+#[test]
+fn strategies_are_read_in_order_and_survive_the_dump() {
+    let files = Files::new();
+    let text = "[[pipeline.strategy]]\nsource = 'cc-*'\nquality = ['perplexity']\nfilter.perplexity.en.high = 800.0\n\
+                [[pipeline.strategy]]\ntype = 'book'\nclean = []\n";
+    let resolved = load(&LoadRequest { files: vec![files.write("a.toml", text)], ..sets(&[]) }).expect("valid");
+    let pipeline = &resolved.config.pipeline;
+    assert_eq!((pipeline.strategy[0].source.as_str(), pipeline.strategy[1].kind.as_str()), ("cc-*", "book"));
+    assert_eq!(pipeline.strategy[0].filter["perplexity"]["en"]["high"].as_float(), Some(800.0));
+    assert_eq!(
+        (pipeline.strategy[1].filters("clean"), pipeline.strategy[1].filters("safe")),
+        (Some([].as_slice()), None)
+    );
+    assert_eq!(pipeline.all_filters("quality").collect::<Vec<_>>(), ["quality_classifier", "perplexity"]);
+    let dumped = files.write("dumped.toml", &resolved.to_toml());
+    assert_eq!(load(&LoadRequest { files: vec![dumped], ..sets(&[]) }).expect("valid").config, resolved.config);
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::{
 use internevo_core::storage::StorageError;
 use serde_json::Value;
 
-use super::spill::{Scratch, Table};
 use crate::Document;
+use crate::spill::{Scratch, Table};
 
 /// Which copy stays. Ties are broken by input order, so the choice never depends on the order of work. Documents of an index
 /// (`dedup/index.rs`) always stay.

@@ -10,7 +10,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use internevo_core::storage::StorageError;
 
-use super::{shingle::ShingleSet, spill::Store, union_find::UnionFind};
+use crate::spill::Store;
+
+use super::{shingle::ShingleSet, union_find::UnionFind};
 
 /// Within one band's group a document is compared with this many that follow it in input order. Groups this large share
 /// a boilerplate passage; comparing a million such pages with each other would cost their square.

@@ -2,7 +2,7 @@
 //! of each document, [`Deduplicator::candidates`] says whose texts are needed once more, and [`Candidates::decide`] compares their
 //! shingle sets and chooses.
 //!
-//! Whatever grows with the corpus is in a [`Sorter`], [`Store`] or [`Table`](super::spill::Table), which go to disk beyond their
+//! Whatever grows with the corpus is in a [`Sorter`], [`Store`] or [`Table`](crate::spill::Table), which go to disk beyond their
 //! share of the memory; beside them a document costs 4 bytes and two bits.
 //!
 //! Not here: files (`stage.rs`).
@@ -18,10 +18,10 @@ use super::{
     minhash::MinHasher,
     settings::{Method, Settings},
     shingle::{ShingleSet, shingles},
-    spill::{Scratch, Sorted, Sorter, Store},
     tokens::{TokenRule, Tokens, text_identity},
     union_find::UnionFind,
 };
+use crate::spill::{Scratch, Sorted, Sorter, Store};
 
 /// Seed of the hash functions: part of the format of band keys, so that shards hashed on different machines agree.
 const HASH_SEED: u64 = 1;

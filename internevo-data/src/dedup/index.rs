@@ -14,8 +14,8 @@ use std::{
 use internevo_core::storage::{self, AtomicFile, StorageError};
 use serde::{Deserialize, Serialize};
 
-use super::{catalog::Facts, decide::Hashed, settings::Settings, shingle::ShingleSet, spill::Blob as _};
-use crate::DataError;
+use super::{catalog::Facts, decide::Hashed, settings::Settings, shingle::ShingleSet};
+use crate::{DataError, spill::Blob as _};
 
 /// First field of a segment's header.
 const FORMAT: &str = "internevo dedup index 1";

@@ -8,7 +8,7 @@
 //!
 //! The result depends on the documents, their order and the settings only: not on threads, batches or files.
 //!
-//! Beyond `memory` everything is sorted and looked up on disk (`spill/`), with the same result.
+//! Beyond `memory` everything is sorted and looked up on disk ([`crate::spill`]), with the same result.
 //!
 //! | file | holds |
 //! |---|---|
@@ -19,7 +19,6 @@
 //! | `catalog.rs` | what is remembered of a document; which copy stays |
 //! | `union_find.rs`, `cluster.rs` | verified pairs, clusters, the choice |
 //! | `decide.rs` | the passes over a stream of documents |
-//! | `spill/` | external sort and look-up |
 //! | `stage.rs`, `report.rs` | the stage over files, and what it reports |
 //! | `index.rs` | what earlier runs kept |
 //! | `parts.rs` | repeated lines, paragraphs, sentences and substrings |
@@ -36,7 +35,6 @@ mod parts;
 mod report;
 mod settings;
 mod shingle;
-pub mod spill;
 mod stage;
 mod tokens;
 mod union_find;

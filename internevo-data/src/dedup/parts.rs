@@ -18,13 +18,13 @@ use super::{
     report::{DuplicateReport, write_duplicates},
     settings::{Part, Settings},
     shingle::shingles,
-    spill::{Scratch, Sorted, Sorter},
     stage::{SCRATCH, STAGE, TASK_ITEMS, for_chunks, keep_document, place, reject_broken, token_rule},
     tokens::{TokenRule, Tokens, is_unspaced},
 };
 use crate::{
     DataError, Document,
     document::LineFault,
+    spill::{Scratch, Sorted, Sorter},
     stage::{Chunk, ChunkOutput, InputFile, Item, Progress, Rejection, StageReport, StageWriter},
 };
 

@@ -5,10 +5,8 @@ use std::path::Path;
 use internevo_core::storage::{self, StorageError};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    decide::Outcome,
-    spill::{Scratch, Sorter},
-};
+use super::decide::Outcome;
+use crate::spill::{Scratch, Sorter};
 
 /// Name of the file, beside `report.json`.
 pub const DUPLICATES: &str = "duplicates.json";

@@ -1,6 +1,6 @@
 //! Shingles: hashes of n consecutive tokens, and the sets whose Jaccard similarity defines a near duplicate.
 
-use super::spill::Blob;
+use crate::spill::Blob;
 
 /// Base of the rolling polynomial; any odd number with mixed bits serves (this is 2^64 divided by the golden ratio).
 const BASE: u64 = 0x9E37_79B9_7F4A_7C15;

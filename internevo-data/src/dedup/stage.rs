@@ -20,13 +20,13 @@ use super::{
     report::{Clusters, DuplicateReport, write_duplicates},
     settings::Settings,
     shingle::ShingleSet,
-    spill::{Scratch, Store},
     tokens::TokenRule,
 };
 use crate::{
     DataError, Document,
     corpus::is_source_type,
     document::LineFault,
+    spill::{Scratch, Store},
     stage::{
         Chunk, ChunkOutput, ChunkReader, InputFile, Item, Position, Progress, Rejection, StageReport, StageWriter,
     },

@@ -1,5 +1,7 @@
 //! `quality_classifier`: the filter around a trained model.
 
+use std::borrow::Cow;
+
 use internevo_core::plugin::{Plugin, PluginError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,9 @@ use crate::{Features, Filter, FilterContext, FilterPlugin, Verdict, register_fil
 
 /// Passages with fewer tokens give no stable score; they count only where they are the whole document's best evidence.
 const MIN_TOKENS: usize = 20;
+
+/// Why a document goes.
+const REASON: &str = "low_quality";
 
 /// Passages of a language that the model must have been trained on to judge it.
 const MIN_LANGUAGE_PASSAGES: u64 = 200;
@@ -54,6 +59,12 @@ impl QualityClassifier {
     fn knows_language(&self, document: &Features<'_>) -> bool {
         let lang = self.lang.as_deref().or(document.lang()).unwrap_or_default();
         self.model.report.languages.get(lang).is_some_and(|passages| *passages >= MIN_LANGUAGE_PASSAGES)
+    }
+
+    /// [`QualityClassifier::score`] of a document that the model can judge.
+    fn score_of(&self, document: &Features<'_>) -> Option<f64> {
+        let is_judged = self.model.report.trained && is_prose(document.document()) && self.knows_language(document);
+        is_judged.then(|| self.score(document.text())).flatten()
     }
 
     /// Mean score of the passages of `text`, weighted by their length; `None` where there is too little text to judge.
@@ -97,13 +108,14 @@ impl Filter for QualityClassifier {
     }
 
     fn judge(&self, document: &Features<'_>) -> Verdict {
-        if !self.model.report.trained || !is_prose(document.document()) || !self.knows_language(document) {
-            return Verdict::Keep;
-        }
-        match self.score(document.text()) {
-            Some(score) if score < self.threshold => Verdict::drop("low_quality", score),
+        match self.score_of(document) {
+            Some(score) if score < self.threshold => Verdict::drop(REASON, score),
             _ => Verdict::Keep,
         }
+    }
+
+    fn measure(&self, document: &Features<'_>) -> Vec<(Cow<'static, str>, f64)> {
+        self.score_of(document).map(|score| (REASON.into(), score)).into_iter().collect()
     }
 
     fn fingerprint(&self) -> String {

@@ -18,11 +18,19 @@
 //! | `model.rs` | logistic regression and its file |
 //! | `train.rs` | choosing examples, fitting, measuring |
 //! | `filter.rs` | the `quality_classifier` filter |
+//! | `classified.rs` | `fluency` and `advertisement`: filters around a classifier trained on labelled documents |
+//! | `threshold.rs` | choosing any filter's threshold from labelled documents |
+//! | `borderline.rs` | drawing the documents to label |
 
+mod borderline;
+mod classified;
 mod corrupt;
-mod features;
+pub(crate) mod features;
 mod filter;
 mod model;
+mod threshold;
+#[cfg(test)]
+mod threshold_tests;
 mod train;
 
 use std::{
@@ -38,12 +46,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    borderline::{Borderline, BorderlineSettings},
+    classified::{Advertisement, Classified, ClassifiedConfig, Fluency, Question},
     corrupt::Corruption,
     filter::{QualityClassifier, QualityClassifierConfig},
     model::{LinearModel, QualityModel},
+    threshold::{
+        Interval, Keeps, LabelledValue, Target, ThresholdPoint, ThresholdReport, ThresholdSettings, VALUES,
+        choose_threshold, read_labelled_values,
+    },
 };
 use crate::{
     DataError, Document,
+    classifier::Labelled,
     stage::{InputFile, Progress},
 };
 
@@ -114,8 +129,20 @@ pub fn train(
     Ok(model.report)
 }
 
+/// Labels of [`contrast_examples`].
+pub const CONTRAST_LABELS: [&str; 2] = ["fluent", "noise"];
+
+/// Labelled passages for a classifier of fluency where nobody has labelled any: good passages of the documents of `files`, labelled
+/// `fluent`, and the same passages corrupted, labelled `noise`. Depends on the documents and the settings only.
+///
+/// # Errors
+/// A file that cannot be read. Broken lines are passed over.
+pub fn contrast_examples(files: &[PathBuf], settings: &QualitySettings) -> Result<Vec<Labelled>, DataError> {
+    train::contrast(files, settings)
+}
+
 /// Trains the classifier of `pipeline.filter.quality_classifier` on `inputs` unless `artifacts` already holds one;
-/// `None` if so, or if `pipeline.quality` does not use it.
+/// `None` if so, or if neither `pipeline.quality` nor a strategy uses it.
 ///
 /// To be called before the `quality` stage, with the widest prose there is: the output of `format` shows the model more
 /// of what real text looks like than what later stages leave.
@@ -130,7 +157,7 @@ pub fn ensure_trained(
 ) -> Result<Option<QualityReport>, DataError> {
     let name = QualityClassifier::NAME;
     let path = artifacts.join(MODEL_FILE);
-    if path.is_file() || !pipeline.quality.iter().any(|filter| filter == name) {
+    if path.is_file() || !pipeline.all_filters("quality").any(|filter| filter == name) {
         return Ok(None);
     }
     let table = pipeline.filter.get(name).and_then(toml::Value::as_table).cloned().unwrap_or_default();

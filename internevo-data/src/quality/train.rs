@@ -1,11 +1,8 @@
 //! Training the classifier on a corpus: choosing examples, fitting, measuring on documents it has not seen.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
-use internevo_core::{rng::CounterRng, storage};
+use internevo_core::rng::CounterRng;
 use rayon::prelude::*;
 
 use super::{
@@ -16,10 +13,9 @@ use super::{
     model::{Example, FORGOTTEN, LinearModel, QualityModel},
 };
 use crate::{
-    DataError,
-    corpus::{Part, Split, kind_of},
-    document::{Document, default_id},
-    format::{LineReader, RawRecord, RecordReader as _},
+    DataError, classifier,
+    corpus::{Part, Split},
+    document::{Document, for_documents},
     stage::Progress,
 };
 
@@ -105,51 +101,46 @@ pub fn fit(files: &[PathBuf], settings: &QualitySettings, progress: &dyn Progres
     Ok(QualityModel { model, settings: settings.clone(), report })
 }
 
+/// Good passages and one corrupted twin of each, with their labels.
+pub fn contrast(files: &[PathBuf], settings: &QualitySettings) -> Result<Vec<classifier::Labelled>, DataError> {
+    let (passages, _) = good_passages(files, settings)?;
+    let [fluent, noise] = super::CONTRAST_LABELS;
+    let pair = |passage: &Passage| {
+        let (_, twin) = twin(&tokens(&passage.text), &twin_rng(passage, settings), 0);
+        [classifier::Labelled::new(passage.text.as_str(), fluent), classifier::Labelled::new(twin, noise)]
+    };
+    Ok(passages.par_iter().flat_map_iter(pair).collect())
+}
+
+/// The randomness of a passage's twins.
+fn twin_rng(passage: &Passage, settings: &QualitySettings) -> CounterRng {
+    CounterRng::new(settings.seed ^ passage.order, "twins")
+}
+
+/// Twin number `round` of a passage, and how it was made.
+fn twin(passage: &[Token<'_>], rng: &CounterRng, round: u64) -> (Corruption, String) {
+    let kind = Corruption::ALL[rng.below(round, Corruption::ALL.len() as u64) as usize];
+    (kind, kind.apply(passage, rng.word64(round)))
+}
+
 /// The good passages of all prose documents, capped to those that come first in the fixed order, and the number of
 /// documents they come from.
 fn good_passages(files: &[PathBuf], settings: &QualitySettings) -> Result<(Vec<Passage>, u64), DataError> {
     let mut passages = Vec::new();
     let mut documents = 0;
-    for file in files {
-        let mut take = |document: Document| {
-            let before = passages.len();
-            if is_prose(&document) && document.field("type") != Some(LICENCE) {
-                push_passages(&document, &mut passages);
-            }
-            documents += u64::from(passages.len() > before);
-            if passages.len() >= 2 * settings.max_passages {
-                keep_first(&mut passages, settings.max_passages);
-            }
-        };
-        match kind_of(&file.to_string_lossy()) {
-            Some(kind) => whole_file(file, kind.name)?.map(&mut take).unwrap_or_default(),
-            None => for_lines(file, &mut take)?,
+    for_documents(files, |document| {
+        let before = passages.len();
+        if is_prose(&document) && document.field("type") != Some(LICENCE) {
+            push_passages(&document, &mut passages);
         }
-    }
+        documents += u64::from(passages.len() > before);
+        if passages.len() >= 2 * settings.max_passages {
+            keep_first(&mut passages, settings.max_passages);
+        }
+        Ok(())
+    })?;
     keep_first(&mut passages, settings.max_passages);
     Ok((passages, documents))
-}
-
-/// A file that is one document; `None` if it is not UTF-8, which the stage itself will reject.
-fn whole_file(path: &Path, kind: &str) -> Result<Option<Document>, DataError> {
-    let text = String::from_utf8(storage::read(path)?).ok();
-    Ok(text.map(|text| {
-        let mut document = Document::new(path.to_string_lossy(), text);
-        document.meta.insert("type".into(), kind.into());
-        document
-    }))
-}
-
-/// The documents of a JSONL file. Broken lines are passed over: the stage itself will reject them.
-fn for_lines(path: &Path, take: &mut impl FnMut(Document)) -> Result<(), DataError> {
-    let mut reader = LineReader::open(path)?;
-    let mut line = Vec::new();
-    while reader.next_record(&mut line)? != RawRecord::End {
-        if let Ok(document) = Document::from_line(&line, || default_id(path, reader.record())) {
-            take(document);
-        }
-    }
-    Ok(())
 }
 
 fn keep_first(passages: &mut Vec<Passage>, limit: usize) {
@@ -210,11 +201,11 @@ fn label(passages: &[&Passage], rounds: u64, settings: &QualitySettings) -> Vec<
     let twins = |(passage_index, passage): (usize, &&Passage)| {
         let passage_index = passage_index as u32;
         let pieces = tokens(&passage.text);
-        let rng = CounterRng::new(settings.seed ^ passage.order, "twins");
+        let rng = twin_rng(passage, settings);
         let good = features(&pieces, settings.bits);
         let round = |round| {
-            let kind = Corruption::ALL[rng.below(round, Corruption::ALL.len() as u64) as usize];
-            let bad = features(&tokens(&kind.apply(&pieces, rng.word64(round))), settings.bits);
+            let (kind, twin) = twin(&pieces, &rng, round);
+            let bad = features(&tokens(&twin), settings.bits);
             let good = Example { features: good.clone(), good: true };
             let bad = Example { features: bad, good: false };
             [

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use internevo_core::config::PipelineConfig;
 use serde_json::json;
 
-use super::input::{InputFile, inputs_fingerprint};
-use crate::{
-    DataError,
-    filter::{FilterChain, FilterContext},
+use super::{
+    input::{InputFile, inputs_fingerprint},
+    strategy::Strategies,
 };
+use crate::{DataError, filter::FilterContext};
 
 /// One run of one stage.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ pub(super) enum Plan {
     /// Brings them into the common form.
     Format,
     /// Judges them.
-    Filter(FilterChain),
+    Filter(Strategies),
     /// Removes near-duplicates.
     Dedup,
 }
@@ -49,19 +49,26 @@ pub(super) enum Plan {
 impl StageRequest<'_> {
     /// Builds the stage's filters.
     pub(super) fn plan(&self) -> Result<Plan, DataError> {
-        let names = match self.stage {
-            "format" => return Ok(Plan::Format),
-            "dedup" => return Ok(Plan::Dedup),
-            "clean" => self.pipeline.clean.clone(),
-            "safe" => self.pipeline.safe.clone(),
-            "quality" => self.pipeline.quality.clone(),
-            "code" => CODE_FILTERS.map(str::to_owned).to_vec(),
-            _ => {
-                return Err(DataError::UnknownStage { stage: self.stage.to_owned(), known: STAGES.join(", ") });
-            }
-        };
+        match self.stage {
+            "format" => Ok(Plan::Format),
+            "dedup" => Ok(Plan::Dedup),
+            _ => Ok(Plan::Filter(self.strategies()?)),
+        }
+    }
+
+    /// The filters of the stage, as it would ask them.
+    ///
+    /// # Errors
+    /// A stage without filters, an unknown filter, settings that do not fit, a model that is missing.
+    pub fn strategies(&self) -> Result<Strategies, DataError> {
         let context = FilterContext { lang: self.lang, artifacts: &self.artifacts };
-        Ok(Plan::Filter(FilterChain::build(&names, &self.pipeline.filter, &context)?))
+        let code = CODE_FILTERS.map(str::to_owned);
+        let names = match self.stage {
+            "code" => Some(code.as_slice()),
+            stage => self.pipeline.filters(stage),
+        };
+        let unknown = || DataError::UnknownStage { stage: self.stage.to_owned(), known: STAGES.join(", ") };
+        Ok(Strategies::build(self.stage, names.ok_or_else(unknown)?, self.pipeline, &context)?)
     }
 
     /// A hash of all that the output depends on.
@@ -69,11 +76,7 @@ impl StageRequest<'_> {
         let what = match plan {
             Plan::Format => json!(null),
             Plan::Dedup => json!(crate::dedup::result_settings(&self.pipeline.dedup)),
-            Plan::Filter(chain) => {
-                let names: Vec<&str> = chain.names().collect();
-                let settings: Vec<_> = names.iter().map(|name| self.pipeline.filter.get(*name)).collect();
-                json!([names, settings, chain.fingerprints()])
-            }
+            Plan::Filter(strategies) => strategies.identity(self.pipeline),
         };
         let all = json!([env!("CARGO_PKG_VERSION"), self.stage, self.lang, what, inputs_fingerprint(inputs)]);
         blake3::hash(all.to_string().as_bytes()).to_hex().to_string()

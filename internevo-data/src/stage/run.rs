@@ -166,7 +166,10 @@ impl<'a> Run<'a> {
             }
             Ok((document, named)) => match self.plan {
                 Plan::Format => self.format(document, &file.name, &place, &mut judged.lines),
-                Plan::Filter(chain) => filter(chain, document, named.then_some(bytes), &place, &mut judged.lines),
+                Plan::Filter(strategies) => {
+                    let chain = strategies.of(&document);
+                    filter(chain, document, named.then_some(bytes), &place, &mut judged.lines);
+                }
                 Plan::Dedup => unreachable!("deduplication does not come here"),
             },
         }

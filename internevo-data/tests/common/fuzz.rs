@@ -6,7 +6,9 @@ use std::{fs, io::Write, path::Path};
 use internevo_core::rng::CounterRng;
 use internevo_data::{
     Document,
+    fasttext::FastText,
     format::{RawRecord, encoding, extract, open_records},
+    ngram_lm::{LmTokens, NgramModel},
 };
 
 /// The formats, by the ends of their names.
@@ -21,6 +23,35 @@ pub const FORMATS: &[&str] = &[
     #[cfg(feature = "parquet")]
     "a.parquet",
 ];
+
+/// Model files, which have readers of their own: these golden files.
+pub const MODELS: &[&str] = &[
+    "ngram_lm/small.arpa",
+    "ngram_lm/probing.binary",
+    "ngram_lm/trie.binary",
+    "ngram_lm/trie_both.binary",
+    "fasttext/hierarchical.bin",
+    "fasttext/quantised_pruned.ftz",
+];
+
+/// A sound model file.
+pub fn sound_model(model: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{model}.zst"));
+    zstd::decode_all(&*fs::read(path).expect("golden file")).expect("zstd")
+}
+
+/// Reads a damaged model and asks it about a text. Was the damage told?
+///
+/// # Panics
+/// If the reader or the model panics.
+pub fn ask_model(path: &Path, bytes: &[u8]) -> bool {
+    const TEXT: &str = "We can use the reference as a value.\n所有权 let x = 5;";
+    fs::write(path, bytes).expect("write");
+    if path.extension().is_some_and(|extension| extension == "bin" || extension == "ftz") {
+        return FastText::load(path).map(|model| drop(model.scores(TEXT))).is_err();
+    }
+    NgramModel::load(path).map(|model| drop(model.score(TEXT, &LmTokens::Spaces).perplexity())).is_err()
+}
 
 /// A small sound file of a format.
 pub fn sound(format: &str) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! Rules of the corpus, the pipeline, the tokenizer and the batch shape.
 
 use super::Rules;
-use crate::config::schema::{Config, CorpusConfig, DataConfig, PipelineConfig};
+use crate::config::schema::{Config, CorpusConfig, DataConfig, FILTER_STAGES, PipelineConfig};
 
 /// The stages of the corpus pipeline, in the order of the InternLM2 report (section 3.1.1).
 const STAGES: [&str; 5] = ["format", "clean", "dedup", "safe", "quality"];
@@ -21,6 +21,11 @@ pub(super) fn pipeline(pipeline: &PipelineConfig, rules: &mut Rules) {
     rules.distinct_names("pipeline.clean", &pipeline.clean);
     rules.distinct_names("pipeline.safe", &pipeline.safe);
     rules.distinct_names("pipeline.quality", &pipeline.quality);
+    for strategy in &pipeline.strategy {
+        for names in FILTER_STAGES.iter().filter_map(|stage| strategy.filters(stage)) {
+            rules.distinct_names("pipeline.strategy", names);
+        }
+    }
     let dedup = &pipeline.dedup;
     rules.at_least_one("pipeline.dedup.bands", dedup.bands);
     rules.at_least_one("pipeline.dedup.rows", dedup.rows);

@@ -1,7 +1,7 @@
-//! External sort of 128-bit items: sorted runs on disk when memory is full, merged when they are read.
+//! External sort of items of a fixed size: sorted runs on disk when memory is full, merged when they are read.
 //!
-//! An item packs a key above what belongs to it, so the order of items is total and the result depends neither on the memory nor on
-//! the order of insertion.
+//! The order of items is total, or equal items become one, so that the result depends neither on the memory nor on the order of
+//! insertion.
 
 use std::{
     cmp::Reverse,
@@ -16,8 +16,32 @@ use rayon::prelude::*;
 
 use super::Scratch;
 
-/// Bytes of an item.
-const ITEM_BYTES: usize = size_of::<u128>();
+/// What a [`Sorter`] sorts.
+pub trait Item: Copy + Ord + Send + Sync {
+    /// Bytes of an item in a file.
+    const BYTES: usize;
+    /// Writes [`Item::BYTES`] bytes.
+    fn write(self, out: &mut impl Write) -> std::io::Result<()>;
+    /// The item of bytes that [`Item::write`] wrote.
+    fn read(bytes: &[u8]) -> Self;
+    /// Takes up another item that is equal to this one; `false`: both stay.
+    fn absorb(&mut self, equal: &Self) -> bool {
+        let _ = equal;
+        false
+    }
+}
+
+/// A key above what belongs to it.
+impl Item for u128 {
+    const BYTES: usize = size_of::<Self>();
+    fn write(self, out: &mut impl Write) -> std::io::Result<()> {
+        out.write_all(&self.to_le_bytes())
+    }
+    fn read(bytes: &[u8]) -> Self {
+        Self::from_le_bytes(bytes.try_into().expect("bytes of an item"))
+    }
+}
+
 /// Write buffer of a run, bytes.
 const WRITE_BUFFER: usize = 1 << 20;
 /// Read buffer of each run of a merge, bytes.
@@ -26,26 +50,30 @@ const READ_BUFFER: usize = 1 << 17;
 const BATCH_ITEMS: usize = 1 << 16;
 
 /// Collects items.
-pub struct Sorter<'s> {
+pub struct Sorter<'s, T = u128> {
     scratch: &'s Scratch,
-    buffer: Vec<u128>,
+    buffer: Vec<T>,
     limit: usize,
     runs: Vec<PathBuf>,
 }
 
-impl<'s> Sorter<'s> {
+impl<'s, T: Item> Sorter<'s, T> {
     /// A sorter that holds about `memory` bytes; the rest goes to `scratch`.
     pub fn new(scratch: &'s Scratch, memory: usize) -> Self {
-        Self { scratch, buffer: Vec::new(), limit: (memory / ITEM_BYTES).max(1024), runs: Vec::new() }
+        Self { scratch, buffer: Vec::new(), limit: (memory / size_of::<T>()).max(1024), runs: Vec::new() }
     }
 
     /// Adds an item.
     ///
     /// # Errors
     /// When a run cannot be written.
-    pub fn push(&mut self, item: u128) -> Result<(), StorageError> {
+    pub fn push(&mut self, item: T) -> Result<(), StorageError> {
         if self.buffer.len() == self.limit {
-            self.spill()?;
+            self.sort();
+            // A buffer that equal items filled has room again; sorting for less than half of it would never end.
+            if 2 * self.buffer.len() > self.limit {
+                self.spill()?;
+            }
         } else if self.buffer.len() == self.buffer.capacity() && 2 * self.buffer.len() > self.limit {
             self.buffer.reserve_exact(self.limit - self.buffer.len());
         }
@@ -57,24 +85,28 @@ impl<'s> Sorter<'s> {
     ///
     /// # Errors
     /// When a run cannot be written.
-    pub fn finish(mut self) -> Result<Sorted, StorageError> {
-        if self.runs.is_empty() {
-            self.buffer.par_sort_unstable();
-        } else {
+    pub fn finish(mut self) -> Result<Sorted<T>, StorageError> {
+        self.sort();
+        if !self.runs.is_empty() {
             self.spill()?;
             self.buffer = Vec::new();
         }
         Ok(Sorted { memory: self.buffer, runs: self.runs })
     }
 
+    fn sort(&mut self) {
+        self.buffer.par_sort_unstable();
+        self.buffer.dedup_by(|next, kept| next == kept && kept.absorb(next));
+    }
+
+    /// Writes the sorted buffer.
     fn spill(&mut self) -> Result<(), StorageError> {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        self.buffer.par_sort_unstable();
         let run = self.scratch.create()?;
         let mut out = BufWriter::with_capacity(WRITE_BUFFER, &run.file);
-        let written = self.buffer.iter().try_for_each(|item| out.write_all(&item.to_le_bytes()));
+        let written = self.buffer.iter().try_for_each(|item| item.write(&mut out));
         written.and_then(|()| out.flush()).map_err(run.failed("write"))?;
         drop(out);
         self.buffer.clear();
@@ -85,15 +117,15 @@ impl<'s> Sorter<'s> {
 
 /// Items in ascending order; can be read any number of times.
 #[derive(Debug, Default)]
-pub struct Sorted {
-    memory: Vec<u128>,
+pub struct Sorted<T = u128> {
+    memory: Vec<T>,
     runs: Vec<PathBuf>,
 }
 
-impl Sorted {
+impl<T: Item> Sorted<T> {
     /// Bytes that the items occupy in memory.
     pub fn memory_bytes(&self) -> usize {
-        self.memory.len() * ITEM_BYTES
+        size_of_val(&*self.memory)
     }
 
     /// Adds a file of ascending items to what is read.
@@ -105,10 +137,12 @@ impl Sorted {
     ///
     /// # Errors
     /// When a run cannot be opened.
-    pub fn iter(&self) -> Result<Merge<'_>, StorageError> {
+    pub fn iter(&self) -> Result<Merge<'_, T>, StorageError> {
         Merge::new(self)
     }
+}
 
+impl Sorted {
     /// Hands the items over in batches. Items that agree above their lowest `shift` bits are never separated.
     ///
     /// # Errors
@@ -142,34 +176,32 @@ impl Sorted {
 }
 
 /// Reads [`Sorted`] items in ascending order.
-pub struct Merge<'a> {
-    sources: Vec<Source<'a>>,
-    heads: BinaryHeap<Reverse<(u128, usize)>>,
+pub struct Merge<'a, T = u128> {
+    sources: Vec<Source<'a, T>>,
+    heads: BinaryHeap<Reverse<(T, usize)>>,
+    buffer: Vec<u8>,
 }
 
-enum Source<'a> {
-    Memory(std::slice::Iter<'a, u128>),
+enum Source<'a, T> {
+    Memory(std::slice::Iter<'a, T>),
     Run { file: BufReader<File>, path: &'a PathBuf },
 }
 
-impl Source<'_> {
-    fn next(&mut self) -> Result<Option<u128>, StorageError> {
+impl<T: Item> Source<'_, T> {
+    fn next(&mut self, buffer: &mut [u8]) -> Result<Option<T>, StorageError> {
         match self {
             Self::Memory(items) => Ok(items.next().copied()),
-            Self::Run { file, path } => {
-                let mut bytes = [0; ITEM_BYTES];
-                match file.read_exact(&mut bytes) {
-                    Ok(()) => Ok(Some(u128::from_le_bytes(bytes))),
-                    Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
-                    Err(error) => Err(StorageError::at("read", *path)(error)),
-                }
-            }
+            Self::Run { file, path } => match file.read_exact(buffer) {
+                Ok(()) => Ok(Some(T::read(buffer))),
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+                Err(error) => Err(StorageError::at("read", *path)(error)),
+            },
         }
     }
 }
 
-impl<'a> Merge<'a> {
-    fn new(sorted: &'a Sorted) -> Result<Self, StorageError> {
+impl<'a, T: Item> Merge<'a, T> {
+    fn new(sorted: &'a Sorted<T>) -> Result<Self, StorageError> {
         let open = |path: &'a PathBuf| {
             let file = File::open(path).map_err(StorageError::at("read", path))?;
             Ok(Source::Run { file: BufReader::with_capacity(READ_BUFFER, file), path })
@@ -179,25 +211,43 @@ impl<'a> Merge<'a> {
             sources.push(open(run)?);
         }
         let mut heads = BinaryHeap::with_capacity(sources.len());
+        let mut buffer = vec![0; T::BYTES];
         for (index, source) in sources.iter_mut().enumerate() {
-            heads.extend(source.next()?.map(|item| Reverse((item, index))));
+            heads.extend(source.next(&mut buffer)?.map(|item| Reverse((item, index))));
         }
-        Ok(Self { sources, heads })
+        Ok(Self { sources, heads, buffer })
+    }
+
+    /// Takes the least head, if `wanted`, and reads what comes after it.
+    fn pop(&mut self, mut wanted: impl FnMut(&T) -> bool) -> Result<Option<T>, StorageError> {
+        let Some(mut head) = self.heads.peek_mut() else { return Ok(None) };
+        let Reverse((item, index)) = *head;
+        if !wanted(&item) {
+            return Ok(None);
+        }
+        match self.sources[index].next(&mut self.buffer)? {
+            Some(next) => *head = Reverse((next, index)),
+            None => drop(PeekMut::pop(head)),
+        }
+        Ok(Some(item))
     }
 }
 
-impl Iterator for Merge<'_> {
-    type Item = Result<u128, StorageError>;
+impl<T: Item> Iterator for Merge<'_, T> {
+    type Item = Result<T, StorageError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut head = self.heads.peek_mut()?;
-        let Reverse((item, index)) = *head;
-        match self.sources[index].next() {
-            Ok(Some(next)) => *head = Reverse((next, index)),
-            Ok(None) => drop(PeekMut::pop(head)),
+        let mut item = match self.pop(|_| true).transpose()? {
+            Ok(item) => item,
             Err(error) => return Some(Err(error)),
+        };
+        loop {
+            match self.pop(|next| *next == item && item.absorb(next)) {
+                Ok(Some(_)) => {}
+                Ok(None) => return Some(Ok(item)),
+                Err(error) => return Some(Err(error)),
+            }
         }
-        Some(Ok(item))
     }
 }
 
@@ -214,7 +264,7 @@ mod tests {
         let rng = CounterRng::new(1, "items");
         let items: Vec<u128> = (0..200_000).map(|i| u128::from(rng.below(i, 5000)) << 32 | u128::from(i % 7)).collect();
         let sort = |memory: usize| {
-            let mut sorter = Sorter::new(&scratch, memory);
+            let mut sorter: Sorter<'_> = Sorter::new(&scratch, memory);
             items.iter().try_for_each(|item| sorter.push(*item)).expect("disk");
             sorter.finish().expect("disk")
         };

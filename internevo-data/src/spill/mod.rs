@@ -4,7 +4,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `sorter.rs` | external sort of 128-bit items |
+//! | `sorter.rs` | external sort of items of a fixed size |
 //! | `store.rs` | values by document number: in memory, else in a file behind a bounded cache |
 //! | `table.rs` | fixed-size rows by number: in memory, else in a file |
 
@@ -22,7 +22,7 @@ use std::{
 use internevo_core::storage::{self, StorageError};
 
 pub use self::{
-    sorter::{Sorted, Sorter},
+    sorter::{Item, Merge, Sorted, Sorter},
     store::{Blob, Store},
     table::Table,
 };
