@@ -127,6 +127,30 @@ fn base() -> Config {
     config
 }
 
+/// Tokens of the step that [`long_cases`] measures.
+const LONG: usize = 4096;
+
+/// One step over 4,096 tokens in two documents, with the fused kernels and with burn's own operations.
+pub fn long_cases() -> [Case; 2] {
+    ["fused", "reference"].map(|kernels| {
+        let mut config = base();
+        (config.model.hidden_size, config.model.num_layers) = (64, 2);
+        (config.model.num_attention_heads, config.model.num_kv_attention_heads) = (4, 2);
+        (config.data.seq_len, config.data.micro_num) = (LONG, 1);
+        config.model.kernels = kernels.to_owned();
+        Case { name: kernels, config }
+    })
+}
+
+/// Bytes that burn's own operations keep for the backward of [`long_cases`] and the fused kernels never have: the attention
+/// probabilities of every layer and the logits, each once.
+pub fn materialised() -> u64 {
+    let [_, Case { config, .. }] = long_cases();
+    let document = (LONG / 2) as u64;
+    let probabilities = 2 * document * document * (config.model.num_layers * config.model.num_attention_heads) as u64;
+    4 * (probabilities + (LONG * VOCAB) as u64)
+}
+
 /// Bytes of one rank.
 pub struct Row {
     /// The layout.
@@ -163,12 +187,14 @@ pub fn measure(case: &Case) -> Result<Row, Box<dyn std::error::Error + Send + Sy
 
 /// Three steps of one rank; the most bytes that lived during the third.
 fn steps(case: &Case, layout: &ParallelLayout, comm: Arc<dyn Communicator>) -> Result<usize, EngineError> {
-    let spec = ModelSpec::from_config(&case.config.model, VOCAB, TOKENS)?;
+    let length = case.config.data.seq_len;
+    let spec = ModelSpec::from_config(&case.config.model, VOCAB, length)?;
     let mut engine = Engine::new(&spec, &case.config, layout, comm)?;
-    let tokens: Vec<u32> = (0..TOKENS as u32).map(|i| i * 7919 % VOCAB as u32).collect();
+    let length = length as u32;
+    let tokens: Vec<u32> = (0..length).map(|i| i * 7919 % VOCAB as u32).collect();
     let mut batch = PackedBatch::single(&tokens);
-    batch.cu_seqlens = vec![0, TOKENS as u32 / 2, TOKENS as u32];
-    batch.position_ids = (0..TOKENS as u32).map(|i| i % (TOKENS as u32 / 2)).collect();
+    batch.cu_seqlens = vec![0, length / 2, length];
+    batch.position_ids = (0..length).map(|i| i % (length / 2)).collect();
     let batches = vec![batch; case.config.data.micro_num];
     for _ in 0..3 {
         let labels = engine.global_labels(&batches)?;

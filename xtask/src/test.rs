@@ -28,10 +28,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     // A test builds a package outside the workspace, offline.
     fetch("tests that build offline may fail");
     let mut features = Vec::new();
-    for (feature, what, lacking) in [
-        (MPI, "everything with a process per rank", without_mpi()),
-        (GPU, "kernels on a GPU", without_vulkan()),
-    ] {
+    for (feature, what, lacking) in
+        [(MPI, "everything with a process per rank", without_mpi()), (GPU, "kernels on a GPU", without_vulkan())]
+    {
         match lacking {
             None => features.push(feature),
             Some(reason) => println!("── skipped: {what}: {reason}"),
