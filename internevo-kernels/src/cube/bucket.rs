@@ -134,7 +134,7 @@ fn gather_kernel<I: Float, O: Float, N: Size>(
 
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn scatter_kernel<I: Float, O: Float, N: Size>(
-    mut tensors: Sequence<Box<[Vector<O, N>]>>,
+    tensors: &mut Sequence<Box<[Vector<O, N>]>>,
     ends: Sequence<usize>,
     bucket: &[Vector<I, N>],
     first: usize,
@@ -147,7 +147,8 @@ fn scatter_kernel<I: Float, O: Float, N: Size>(
     for t in 0..comptime!(tensors.len()) {
         let end = ends[t];
         if i >= start && i < end {
-            tensors[t][i - start] = Vector::cast_from(bucket[first + i]);
+            let tensor = tensors.index_mut(t);
+            tensor[i - start] = Vector::cast_from(bucket[first + i]);
         }
         start = end;
     }
