@@ -132,18 +132,22 @@ mod dot {
         let mut sums = [[_mm512_setzero_ps(); COLUMNS / LANES]; ROWS];
         for (a, b) in a.iter().zip(b) {
             // SAFETY: both addresses are 16 words inside a row of 32; the load asks for no alignment.
-            let b: [__m512bh; 2] = unsafe {
-                let load = |at: usize| _mm512_loadu_epi32(b.as_ptr().add(at).cast());
-                [std::mem::transmute(load(0)), std::mem::transmute(load(LANES))]
-            };
+            let b = unsafe { [0, LANES].map(|at| _mm512_loadu_epi32(b.as_ptr().add(at).cast())) };
+            let b = b.map(as_pairs);
             for (sums, a) in sums.iter_mut().zip(a) {
-                // SAFETY: 32 bf16 and 16 words are the same 512 bits.
-                let a: __m512bh = unsafe { std::mem::transmute(_mm512_set1_epi32(*a as i32)) };
+                let a = as_pairs(_mm512_set1_epi32(*a as i32));
                 *sums = [_mm512_dpbf16_ps(sums[0], a, b[0]), _mm512_dpbf16_ps(sums[1], a, b[1])];
             }
         }
         // SAFETY: two vectors of 16 floats are an array of 32 floats.
         sums.map(|row| unsafe { std::mem::transmute::<[__m512; 2], [f32; COLUMNS]>(row) })
+    }
+
+    /// The words of a vector as pairs of bf16.
+    #[inline(always)]
+    fn as_pairs(words: __m512i) -> __m512bh {
+        // SAFETY: 16 words and 32 bf16 are the same 512 bits.
+        unsafe { std::mem::transmute::<__m512i, __m512bh>(words) }
     }
 
     /// Adds a tile to the rows of `out`, `stride` apart, `width` columns of which are there.

@@ -53,7 +53,6 @@ fn apply(set: KernelSet, x: Tensor<2>, heads: RotaryHeads, positions: &[u32], ta
 #[cfg(feature = "gpu")]
 fn on_gpu(x: Tensor<2>, heads: RotaryHeads, positions: &[u32], table: &RotaryTable) -> Tensor<2> {
     use crate::cube::{Buffer, GpuTensor};
-    let shape = x.dims();
     table.check(heads.head_dim, positions);
     let (function, [x]) = Function::enter([x.into()]);
     let mut x = GpuTensor::new(x);
