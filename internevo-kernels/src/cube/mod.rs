@@ -6,7 +6,7 @@
 
 mod buffer;
 mod cast;
-pub mod lanes;
+pub(crate) mod lanes;
 mod machine;
 pub(crate) mod reduce;
 #[cfg(feature = "gpu")]
