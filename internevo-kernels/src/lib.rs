@@ -24,8 +24,8 @@ pub use cross_entropy::{CrossEntropy, IGNORE_INDEX, cross_entropy};
 pub use embedding::{embedding, embedding_shard};
 pub use linear::{Recall, Recalled, linear, linear_recalled};
 pub use linear_cross_entropy::{linear_cross_entropy, linear_cross_entropy_shard};
-pub use rms_norm::rms_norm;
-pub use rotary::{RotaryTable, rotary};
+pub use rms_norm::{rms_norm, rms_norm_residual};
+pub use rotary::{RotaryScaling, RotaryTable, rotary, rotary_heads};
 pub use swiglu::swiglu;
 pub use vocab::VocabShard;
 

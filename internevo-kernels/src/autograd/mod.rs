@@ -4,6 +4,7 @@
 //! [`Function`]. So are [`recompute`] and [`deliver`], which shape the tape itself. Nothing about a particular kernel lives here.
 
 mod host;
+mod pair;
 mod recompute;
 
 pub use host::HostTensor;

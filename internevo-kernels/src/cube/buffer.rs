@@ -34,13 +34,13 @@ impl Buffer {
             BF16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_ne_bytes()).collect(),
             other => panic!("a buffer of floats cannot hold {other:?}"),
         };
-        Self { handle: client.create_from_slice(&bytes), len: values.len(), elem }
+        Self { handle: upload(client, &bytes), len: values.len(), elem }
     }
 
     /// Copies `values` to the device.
     pub fn from_u32(client: &Client, values: &[u32]) -> Self {
         let elem = ElemType::UInt(cubecl::ir::UIntKind::U32);
-        Self { handle: client.create_from_slice(bytemuck::cast_slice(values)), len: values.len(), elem }
+        Self { handle: upload(client, bytemuck::cast_slice(values)), len: values.len(), elem }
     }
 
     /// The elements, widened to f32. Waits for everything the device was asked to do before.
@@ -62,9 +62,19 @@ impl Buffer {
         })
     }
 
+    /// Whether nobody else holds the memory, so that a kernel may write its output over it.
+    pub fn is_exclusive(&self) -> bool {
+        self.handle.can_mut()
+    }
+
     /// The buffer as a kernel's argument.
     pub(crate) fn arg(&self) -> BufferArg {
         // SAFETY: `len` elements of `elem` fit the handle: both constructors and `GpuTensor` make them together.
         unsafe { BufferArg::from_raw_parts(self.handle.clone(), self.len) }
     }
+}
+
+/// Memory of the device with `bytes` in it; one word where there are none, since a device refuses a binding of no bytes.
+fn upload(client: &Client, bytes: &[u8]) -> Handle {
+    client.create_from_slice(if bytes.is_empty() { &[0; 4] } else { bytes })
 }

@@ -10,15 +10,17 @@ pub fn cast(client: &Client, x: &Buffer, elem: ElemType) -> Buffer {
     }
     let y = Buffer::empty(client, x.len, elem);
     let machine = Machine::of(client);
-    let wider = if x.elem.size() > elem.size() { x.elem } else { elem };
-    let vector = machine.vector(wider, x.len);
-    let (loads, units) = (x.len / vector, machine.max_units.min(256));
-    // SAFETY: a unit beyond the last load stops.
+    // As many elements as one load of the narrower type holds; the wider one takes two loads.
+    let narrower = if x.elem.size() < elem.size() { x.elem } else { elem };
+    let vector = machine.vector(narrower, x.len);
+    let loads = x.len / vector;
+    let (count, dim) = machine.flat(loads);
+    // SAFETY: a unit beyond the last load does nothing; both buffers hold `loads` vectors.
     unsafe {
         cast_kernel::launch_unchecked(
             client,
-            machine.count(loads.div_ceil(units as usize)),
-            CubeDim::new_1d(units),
+            count,
+            dim,
             address_type(&[x]),
             vector,
             x.arg(),

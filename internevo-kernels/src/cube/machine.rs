@@ -1,7 +1,7 @@
 //! What a device is like, as far as the shape of a launch depends on it. Nothing about particular kernels.
 
 use super::{Buffer, Client, ElemType};
-use cubecl::prelude::{AddressType, CubeCount};
+use cubecl::prelude::{AddressType, CubeCount, CubeDim};
 
 /// The facts of a device that kernels are shaped by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Machine {
     pub load_bytes: usize,
     /// Bytes of shared memory a cube may have.
     pub shared_bytes: usize,
+    /// Buffers that one launch may bind.
+    pub max_buffers: usize,
     /// Multiprocessors, if the device says.
     pub multiprocessors: Option<u32>,
     /// Most cubes along each axis of a launch.
@@ -39,6 +41,7 @@ impl Machine {
             plane: if cpu { 1 } else { plane },
             load_bytes: hardware.load_width as usize / 8,
             shared_bytes: hardware.max_shared_memory_size,
+            max_buffers: hardware.max_bindings as usize,
             multiprocessors: hardware.num_streaming_multiprocessors,
             max_cubes: [x, y, z],
             unroll: client.name().starts_with("cuda"),
@@ -55,6 +58,18 @@ impl Machine {
     /// Cubes that keep the whole device busy when each takes many rows.
     pub fn blocks(&self) -> usize {
         2 * self.multiprocessors.unwrap_or(8) as usize
+    }
+
+    /// Cubes of `units` that are at work at once: a thousand units on each multiprocessor.
+    pub fn resident(&self, units: u32) -> usize {
+        let each = (1024 / units.max(1)).max(1);
+        self.multiprocessors.unwrap_or(8) as usize * each as usize
+    }
+
+    /// A launch with one unit for each of `items`. Kernels take `CUBE_POS` and check the item.
+    pub fn flat(&self, items: usize) -> (CubeCount, CubeDim) {
+        let units = self.max_units.min(256);
+        (self.count(items.div_ceil(units as usize)), CubeDim::new_1d(units))
     }
 
     /// Elements of `elem` per load, for rows of `width` elements that start at a multiple of `width`.

@@ -4,6 +4,7 @@
 //! Every launch function takes its shape from [`Machine::of`] the client, so one source serves Vulkan on a CPU, a laptop's GPU
 //! and a Hopper card. Launches are asynchronous; what goes wrong in one is reported by the read of its outputs.
 
+pub mod bucket;
 mod buffer;
 mod cast;
 mod machine;
@@ -23,7 +24,7 @@ pub use cubecl::ir::{ElemType, FloatKind};
 pub use machine::Machine;
 pub(crate) use machine::address_type;
 #[cfg(feature = "gpu")]
-pub use tensor::GpuTensor;
+pub use tensor::{GpuTensor, product};
 
 /// 32-bit floats, the type of sums, statistics and master weights.
 pub const F32: ElemType = ElemType::Float(FloatKind::F32);

@@ -104,7 +104,7 @@ pub(crate) fn column_sums(client: &Client, matrix: &Buffer, width: usize) -> Buf
     assert!(matrix.len.is_multiple_of(width) && matrix.elem == F32, "column sums of {} elements", matrix.len);
     let machine = Machine::of(client);
     let columns = machine.max_units.min(32);
-    let lanes = (machine.max_units / columns).min(8);
+    let lanes = (machine.max_units / columns).min(32);
     let sums = Buffer::empty(client, width, F32);
     // SAFETY: a unit whose column is not below `width` reads and writes nothing but shared memory.
     unsafe {

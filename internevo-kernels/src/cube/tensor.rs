@@ -3,7 +3,9 @@
 use super::{Buffer, Client};
 use burn::backend::{BackendTensor, Cube, DispatchDevice, DispatchKindConversion, DispatchTensor};
 use burn::tensor::{DType, Tensor};
+use burn_cubecl::CubeDevice;
 use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 
@@ -25,10 +27,7 @@ impl GpuTensor {
     /// # Panics
     /// If the tensor has autodiff or lives elsewhere; see [`GpuTensor::accepts`].
     pub fn new(tensor: DispatchTensor) -> Self {
-        let inner = <DispatchTensor as DispatchKindConversion<Cube>>::try_into_backend(tensor)
-            .unwrap_or_else(|error| panic!("device view of a tensor: {error}"))
-            .float();
-        Self { inner: into_contiguous(inner) }
+        Self { inner: into_contiguous(cube_tensor(tensor)) }
     }
 
     /// A tensor over the elements of `buffer`, on the device of `self`.
@@ -70,10 +69,22 @@ impl GpuTensor {
         Buffer { handle: self.inner.handle.clone(), len, elem }
     }
 
-    /// Gives the elements away: in place if nobody else holds them, otherwise `None`.
-    pub fn into_exclusive(self) -> Option<Buffer> {
-        let free = self.inner.handle.can_mut();
-        free.then(|| self.buffer())
+    /// The tensor's device.
+    pub fn device(&self) -> &CubeDevice {
+        &self.inner.device
+    }
+
+    /// The elements, to be changed: in place if nobody else holds them, otherwise on a copy.
+    pub fn make_mut(&mut self) -> Buffer {
+        if !self.inner.handle.can_mut() {
+            self.inner = self.inner.copy();
+        }
+        self.buffer()
+    }
+
+    /// Gives the elements away; the buffer is exclusive if nobody else holds them.
+    pub fn into_buffer(self) -> Buffer {
+        self.buffer()
     }
 
     /// Back to a tensor without autodiff, sharing the memory.
@@ -85,4 +96,23 @@ impl GpuTensor {
     pub fn into_dispatch(self) -> DispatchTensor {
         <DispatchTensor as DispatchKindConversion<Cube>>::from_backend(BackendTensor::Float(self.inner))
     }
+}
+
+/// `lhs · rhs` by burn's matrix product (cubek), with f32 sums, as `dtype`: rounded from the sums once, if at all. Plain tensors
+/// of one type on one cubecl device; transposed ones are read as they lie.
+///
+/// # Panics
+/// If the tensors do not fit, or the device cannot multiply them.
+pub fn product(lhs: Tensor<2>, rhs: Tensor<2>, dtype: DType) -> Tensor<2> {
+    let [lhs, rhs] = [lhs, rhs].map(|operand| cube_tensor(operand.into_dispatch()));
+    let product = matmul(lhs, rhs, None, MatmulStrategy::default(), dtype)
+        .unwrap_or_else(|error| panic!("matrix product on a cubecl device: {error:?}"));
+    GpuTensor { inner: product }.into_tensor()
+}
+
+/// The primitive of a tensor without autodiff on a cubecl device.
+fn cube_tensor(tensor: DispatchTensor) -> CubeTensor {
+    <DispatchTensor as DispatchKindConversion<Cube>>::try_into_backend(tensor)
+        .unwrap_or_else(|error| panic!("device view of a tensor: {error}"))
+        .float()
 }

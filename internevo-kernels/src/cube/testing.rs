@@ -33,6 +33,13 @@ pub fn on_every_device(mut test: impl FnMut(&Client, ElemType)) {
     }
 }
 
+/// Leaves NaN in the free memory that the next buffers of `len` elements will likely be made of, so that a kernel which skips
+/// an element of its output is found out.
+pub fn poison(client: &Client, len: usize, elem: ElemType) {
+    let spoilt: Vec<_> = (0..4).map(|_| Buffer::from_f32(client, &vec![f32::NAN; len], elem)).collect();
+    drop(spoilt);
+}
+
 /// Roughly normal values that `elem` holds exactly, and the same on the device.
 pub fn random(random: &mut Random, client: &Client, n: usize, elem: ElemType) -> (Vec<f64>, Buffer) {
     let buffer = Buffer::from_f32(client, &random.values(n), elem);

@@ -1,5 +1,6 @@
 //! Embedding on slices. `table` is `[vocab, width]`, `tokens` `[T]`, output `[T, width]`, row-major.
 
+use super::check;
 use crate::rows::{SharedMut, for_row_blocks};
 use crate::simd::add_in_place;
 use crate::vocab::VocabShard;
@@ -62,11 +63,4 @@ pub fn backward_shard(shard: &VocabShard, width: usize, tokens: &[u32], dy: &[f3
         }
     });
     table
-}
-
-fn check(shard: &VocabShard, tokens: &[u32]) {
-    let vocab = shard.vocab();
-    if let Some(position) = tokens.iter().position(|token| *token as usize >= vocab) {
-        panic!("embedding: token {} at position {position} is outside 0..{vocab}", tokens[position]);
-    }
 }

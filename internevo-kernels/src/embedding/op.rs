@@ -12,7 +12,10 @@ use burn::tensor::{Int, Tensor, TensorData};
 /// If a token is outside the table; the message names its position.
 pub fn embedding(set: KernelSet, weight: Tensor<2>, tokens: &[u32]) -> Tensor<2> {
     let vocab = weight.dims()[0];
-    if !set.fused_for(&weight, &weight) {
+    let fused = set.fused_for(&weight, &weight);
+    #[cfg(feature = "gpu")]
+    let fused = fused || set.gpu_for(&weight, &weight);
+    if !fused {
         let ids: Vec<i64> = tokens.iter().map(|token| i64::from(*token)).collect();
         let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [tokens.len()]), &weight.device().inner());
         return weight.select(0, ids);
@@ -21,12 +24,16 @@ pub fn embedding(set: KernelSet, weight: Tensor<2>, tokens: &[u32]) -> Tensor<2>
 }
 
 /// Rows of `weight` (`[shard.words(), width]`) for the tokens of a vocabulary shard, zero for all others: the sum over ranks
-/// is the embedding. f32 tensors on Flex.
+/// is the embedding. f32 tensors on Flex, f32, f16 and bf16 on a cubecl device.
 ///
 /// # Panics
 /// If a token is outside the vocabulary; the message names its position.
 pub fn embedding_shard(weight: Tensor<2>, shard: &VocabShard, tokens: &[u32]) -> Tensor<2> {
     let [words, width] = weight.dims();
+    #[cfg(feature = "gpu")]
+    if crate::cube::GpuTensor::accepts(&weight) {
+        return on_gpu(weight, shard, tokens);
+    }
     let (function, [weight]) = Function::enter([weight.into()]);
     let y = cpu::forward_shard(&HostTensor::new(weight), shard, width, tokens);
     let kept: Vec<u32> = if function.tracked()[0] { tokens.to_vec() } else { Vec::new() };
@@ -35,6 +42,26 @@ pub fn embedding_shard(weight: Tensor<2>, shard: &VocabShard, tokens: &[u32]) ->
         [needed.then(|| {
             let dy = HostTensor::new(dy.into_dispatch());
             HostTensor::from_vec(cpu::backward_shard(&shard, width, &kept, &dy), [words, width]).into_dispatch()
+        })]
+    })
+}
+
+#[cfg(feature = "gpu")]
+fn on_gpu(weight: Tensor<2>, shard: &VocabShard, tokens: &[u32]) -> Tensor<2> {
+    use crate::cube::GpuTensor;
+    let [words, width] = weight.dims();
+    let (function, [weight]) = Function::enter([weight.into()]);
+    let weight = GpuTensor::new(weight);
+    let table = weight.buffer();
+    let y = super::cube::forward(weight.client(), &table, shard, width, tokens);
+    let y = weight.with(y, [tokens.len(), width]).into_tensor();
+    let kept: Vec<u32> = if function.tracked()[0] { tokens.to_vec() } else { Vec::new() };
+    let (shard, elem) = (shard.clone(), table.elem);
+    function.finish(y, move |dy: Tensor<2>, [needed]| {
+        [needed.then(|| {
+            let dy = GpuTensor::new(dy.into_dispatch());
+            let table = super::cube::backward(dy.client(), &shard, width, &kept, &dy.buffer(), elem);
+            dy.with(table, [words, width]).into_dispatch()
         })]
     })
 }

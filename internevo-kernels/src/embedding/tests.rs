@@ -63,3 +63,58 @@ fn shards_of_the_table_add_up_to_the_embedding_and_hold_the_rows_of_its_gradient
         assert_close("dW", &gradient, &reference::backward(vocab, width, &ids, &wide(&dy)));
     }
 }
+
+#[cfg(feature = "gpu")]
+mod gpu {
+    use super::super::cube;
+    use super::*;
+    use crate::VocabShard;
+    use crate::cube::F32;
+    use crate::cube::testing::{assert_buffer, on_every_device, poison, random};
+
+    #[test]
+    fn rows_of_a_shard_are_gathered_and_gradients_of_equal_tokens_add_up() {
+        let mut generator = Random::fresh();
+        on_every_device(|client, elem| {
+            for width in [1, 64, generator.between(1, 70)] {
+                let (vocab, count) = (generator.between(2, 50), generator.between(1, 300));
+                let ids: Vec<u32> = (0..count).map(|_| generator.between(0, vocab - 1) as u32).collect();
+                let (dy, dy_on) = random(&mut generator, client, count * width, elem);
+                let whole = reference::backward(vocab, width, &ids, &dy);
+                for shard in generator.shards(vocab, 4).into_iter().chain([VocabShard::whole(vocab)]) {
+                    let rows = shard.range().start * width..shard.range().end * width;
+                    let (table, table_on) = random(&mut generator, client, rows.len(), elem);
+                    // The rows of other shards count as zero.
+                    let mut padded = vec![0.0; vocab * width];
+                    padded[rows.clone()].copy_from_slice(&table);
+                    poison(client, count * width, elem);
+                    let y = cube::forward(client, &table_on, &shard, width, &ids);
+                    assert_buffer("y", client, &y, &reference::forward(&padded, width, &ids), elem);
+                    for to in [elem, F32] {
+                        poison(client, rows.len(), to);
+                        let gradient = cube::backward(client, &shard, width, &ids, &dy_on, to);
+                        assert_buffer("dW", client, &gradient, &whole[rows.clone()], to);
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn the_operation_gives_the_gradients_of_burn() {
+        let mut random = Random::fresh();
+        for device in gpu_devices() {
+            let ids: Vec<u32> = (0..60).map(|_| random.between(0, 16) as u32).collect();
+            let (table, dy) = (random.values(17 * 12), random.values(60 * 12));
+            let run = |set| {
+                let weight = leaf(&table, [17, 12], &device);
+                let y = embedding(set, weight.clone(), &ids);
+                let gradients = backward_with(y.clone(), &dy);
+                [values(y), gradient(&weight, &gradients)]
+            };
+            for (fused, composed) in run(Fused).iter().zip(run(Reference)) {
+                assert_close("fused against composed", fused, &wide(&composed));
+            }
+        }
+    }
+}

@@ -121,3 +121,56 @@ fn a_recalled_operand_is_freed_after_the_forward_and_a_saved_one_is_not() {
 fn widths_that_differ_are_refused() {
     linear(Fused, plain(&[0.0; 6], [2, 3]), plain(&[0.0; 20], [4, 5]));
 }
+
+#[cfg(feature = "gpu")]
+mod gpu {
+    use super::*;
+    use burn::tensor::{DType, FloatDType, Tensor, TensorData};
+
+    #[test]
+    fn forward_and_both_gradients_agree_with_f64_on_a_device_and_operands_may_be_recalled() {
+        let mut random = Random::fresh();
+        for device in gpu_devices() {
+            let shape = sizes(&mut random);
+            let (x_shape, w_shape) = ([shape.tokens, shape.d_in], [shape.d_out, shape.d_in]);
+            let (x, w) = (random.values(shape.tokens * shape.d_in), random.values(shape.d_out * shape.d_in));
+            let dy = random.values(shape.tokens * shape.d_out);
+            let (dx, dw) = reference::backward(shape, &wide(&x), &wide(&w), &wide(&dy));
+            let recalled = Recalled { input: Some(counted(&x, x_shape).0), weight: Some(counted(&w, w_shape).0) };
+            for recalled in [Recalled::default(), recalled] {
+                let (tx, tw) = (leaf(&x, x_shape, &device), leaf(&w, w_shape, &device));
+                let y = linear_recalled(Fused, tx.clone(), tw.clone(), recalled);
+                assert_close("y", &values(y.clone()), &reference::forward(shape, &wide(&x), &wide(&w)));
+                let gradients = backward_with(y, &dy);
+                assert_close("dx", &gradient(&tx, &gradients), &dx);
+                assert_close("dW", &gradient(&tw, &gradients), &dw);
+            }
+        }
+    }
+
+    #[test]
+    fn the_gradient_of_an_f32_master_weight_is_f32_and_never_rounded_to_the_type_of_the_input() {
+        let mut random = Random::fresh();
+        let shape = Shape { tokens: 48, d_in: 40, d_out: 24 };
+        for device in gpu_devices() {
+            // What f16 holds exactly, so that f64 knows what the device multiplies.
+            let half = |n: usize, random: &mut Random| -> Vec<f32> {
+                random.values(n).into_iter().map(|v| (v * 64.0).round() / 64.0).collect()
+            };
+            let x = half(shape.tokens * shape.d_in, &mut random);
+            let w = half(shape.d_out * shape.d_in, &mut random);
+            let dy = half(shape.tokens * shape.d_out, &mut random);
+            let data = TensorData::new(x.clone(), [shape.tokens, shape.d_in]);
+            let tx = Tensor::<2>::from_data(data, &device).cast(FloatDType::F16);
+            let tw = leaf(&w, [shape.d_out, shape.d_in], &device);
+            let y = linear(Fused, tx, tw.clone());
+            assert_eq!(y.dtype(), DType::F16);
+            let weights = Tensor::<2>::from_data(TensorData::new(dy.clone(), y.dims()), &device.clone().inner());
+            let gradients = (y * weights.cast(FloatDType::F16)).sum().backward();
+            let dw = tw.grad(&gradients).unwrap();
+            assert_eq!(dw.dtype(), DType::F32);
+            let (_, exact) = reference::backward(shape, &wide(&x), &wide(&w), &wide(&dy));
+            assert_close("dW", &values(dw), &exact);
+        }
+    }
+}

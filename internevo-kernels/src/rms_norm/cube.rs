@@ -1,41 +1,50 @@
-//! RMSNorm on a cubecl device: a cube per row forward, a cube per block of rows backward.
+//! RMSNorm on a cubecl device, alone or with the addition of a residual before it: a cube per row forward, a cube per block of
+//! rows backward.
+//!
+//! Each unit keeps its part of a row in registers, as the 16-byte loads that it came in, so memory is read once. A row too wide
+//! for the registers of a cube is read a second time.
 
 use crate::cube::reduce::{column_sums, cube_sum, scratch_len, vector_sum};
-use crate::cube::{Buffer, Client, F32, Machine, address_type};
+use crate::cube::{Buffer, Client, ElemType, F32, Machine, address_type};
 use cubecl::prelude::*;
+
+/// Bytes of a row that a unit keeps in registers at most, in the forward and for each of the three operands of the backward.
+const KEPT_FORWARD: usize = 128;
+const KEPT_BACKWARD: usize = 64;
+
+/// Columns of the weight gradient that a unit adds up in registers at most.
+const SUMMED: usize = 64;
+
+/// Units of a cube of the backward at most: with more, each gets too few registers.
+const BACKWARD_UNITS: u32 = 512;
+
+/// What the forward with a residual gives.
+#[derive(Clone, Debug)]
+pub struct Normed {
+    /// The normalised sum times the weight.
+    pub y: Buffer,
+    /// `x + residual`, rounded to its type: what was normalised.
+    pub sum: Buffer,
+    /// Reciprocal root mean squares (f32, one per row).
+    pub rstd: Buffer,
+}
 
 /// `y` (of `x`'s type) and the reciprocal root mean squares (f32, one per row) for rows of `weight.len` elements.
 ///
 /// # Panics
 /// If `x` is no whole number of rows or the types differ.
 pub fn forward(client: &Client, x: &Buffer, weight: &Buffer, eps: f32) -> (Buffer, Buffer) {
-    let (rows, width) = shape(x, weight);
-    let y = Buffer::empty(client, x.len, x.elem);
-    let rstd = Buffer::empty(client, rows, F32);
-    let machine = Machine::of(client);
-    let vector = machine.vector(x.elem, width);
-    let units = machine.units(width, vector);
-    // SAFETY: a cube without a row stops; inside its row every index is below `width`.
-    unsafe {
-        forward_kernel::launch_unchecked(
-            client,
-            machine.count(rows),
-            CubeDim::new_1d(units),
-            address_type(&[x]),
-            vector,
-            x.arg(),
-            weight.arg(),
-            y.arg(),
-            rstd.arg(),
-            eps,
-            rows as u32,
-            width / vector,
-            units,
-            machine.plane,
-            x.elem,
-        );
-    }
-    (y, rstd)
+    let normed = launch_forward(client, x, None, weight, eps);
+    (normed.y, normed.rstd)
+}
+
+/// [`forward`] of `x + residual`, in one pass.
+///
+/// # Panics
+/// If `x` is no whole number of rows or sizes or types differ.
+pub fn forward_residual(client: &Client, x: &Buffer, residual: &Buffer, weight: &Buffer, eps: f32) -> Normed {
+    assert_eq!((residual.len, residual.elem), (x.len, x.elem), "RMSNorm: input and residual");
+    launch_forward(client, x, Some(residual), weight, eps)
 }
 
 /// Gradients `(dx, dw)`, `dx` of `x`'s type and `dw` f32, from the `rstd` of [`forward`]. The sums of `dw` over rows are taken
@@ -44,40 +53,123 @@ pub fn forward(client: &Client, x: &Buffer, weight: &Buffer, eps: f32) -> (Buffe
 /// # Panics
 /// If sizes or types differ from the forward's.
 pub fn backward(client: &Client, x: &Buffer, weight: &Buffer, rstd: &Buffer, dy: &Buffer) -> (Buffer, Buffer) {
-    let (rows, width) = shape(x, weight);
+    backward_residual(client, x, weight, rstd, dy.clone(), None)
+}
+
+/// [`backward`] after [`forward_residual`], in one pass: `d_sum`, the gradient that the sum has from elsewhere, is added to `dx`,
+/// which is the gradient of both addends. It is written over `dy` if nobody else holds that.
+///
+/// # Panics
+/// If sizes or types differ from the forward's.
+pub fn backward_residual(
+    client: &Client,
+    sum: &Buffer,
+    weight: &Buffer,
+    rstd: &Buffer,
+    dy: Buffer,
+    d_sum: Option<&Buffer>,
+) -> (Buffer, Buffer) {
+    let (x, (rows, width)) = (sum, shape(sum, weight));
     assert_eq!((dy.len, dy.elem, rstd.len), (x.len, x.elem, rows), "RMSNorm: gradient");
+    assert!(d_sum.is_none_or(|d| (d.len, d.elem) == (x.len, x.elem)), "RMSNorm: gradient of the sum");
+    let overwrite = dy.is_exclusive();
     let machine = Machine::of(client);
-    let vector = machine.vector(x.elem, width);
-    let units = machine.units(width, vector);
-    let rows_per_cube = rows.div_ceil(machine.blocks()).max(1);
+    let plan = Plan::new(&machine, x.elem, width, BACKWARD_UNITS);
+    let cubes = rows.min(machine.resident(plan.units));
+    let rows_per_cube = rows.div_ceil(cubes.max(1)).max(1);
     let cubes = rows.div_ceil(rows_per_cube);
-    let dx = Buffer::empty(client, x.len, x.elem);
+    let dx = if overwrite { dy.clone() } else { Buffer::empty(client, x.len, x.elem) };
     let partial = Buffer::empty(client, cubes * width, F32);
     // SAFETY: rows at and beyond `rows` are skipped; inside a row every index is below `width`; each cube owns one row of
-    // `partial`.
+    // `partial`. `dx` may be `dy` itself: a unit writes an element after its last read of it, and no other unit reads it.
     unsafe {
         backward_kernel::launch_unchecked(
             client,
             machine.count(cubes),
-            CubeDim::new_1d(units),
+            CubeDim::new_1d(plan.units),
             address_type(&[x, &partial]),
-            vector,
+            plan.vector,
             x.arg(),
             weight.arg(),
             rstd.arg(),
             dy.arg(),
-            dx.arg(),
+            d_sum.unwrap_or(x).arg(),
+            if overwrite { BufferArg::alias(BACKWARD_DY, dy.len) } else { dx.arg() },
             partial.arg(),
-            rows as u32,
+            rows,
             rows_per_cube as u32,
-            width / vector,
-            units,
+            plan.loads,
+            plan.units,
             machine.plane,
+            plan.own * plan.load_bytes <= KEPT_BACKWARD,
+            plan.own * plan.vector <= SUMMED,
+            d_sum.is_some(),
             machine.unroll,
             x.elem,
         );
     }
     (dx, column_sums(client, &partial, width))
+}
+
+/// Places of `y` and `dy` among the buffers of their kernels, for the arguments that may be the same memory.
+const FORWARD_Y: usize = 3;
+const BACKWARD_DY: usize = 3;
+
+fn launch_forward(client: &Client, x: &Buffer, residual: Option<&Buffer>, weight: &Buffer, eps: f32) -> Normed {
+    let (rows, width) = shape(x, weight);
+    let y = Buffer::empty(client, x.len, x.elem);
+    let sum = residual.map(|_| Buffer::empty(client, x.len, x.elem));
+    let rstd = Buffer::empty(client, rows, F32);
+    let machine = Machine::of(client);
+    let plan = Plan::new(&machine, x.elem, width, u32::MAX);
+    // SAFETY: a cube without a row stops; inside its row every index is below `width`. Without a residual the kernel touches
+    // neither of the two arguments that stand in for it.
+    unsafe {
+        forward_kernel::launch_unchecked(
+            client,
+            machine.count(rows),
+            CubeDim::new_1d(plan.units),
+            address_type(&[x]),
+            plan.vector,
+            x.arg(),
+            residual.unwrap_or(x).arg(),
+            weight.arg(),
+            y.arg(),
+            sum.as_ref().map_or_else(|| BufferArg::alias(FORWARD_Y, y.len), Buffer::arg),
+            rstd.arg(),
+            eps,
+            rows,
+            plan.loads,
+            plan.units,
+            machine.plane,
+            plan.own * plan.load_bytes <= KEPT_FORWARD,
+            residual.is_some(),
+            machine.unroll,
+            x.elem,
+        );
+    }
+    Normed { y, sum: sum.unwrap_or_else(|| x.clone()), rstd }
+}
+
+/// How a row is divided among the units of a cube.
+struct Plan {
+    /// Elements per load.
+    vector: usize,
+    /// Loads of a row.
+    loads: usize,
+    units: u32,
+    /// Loads of the row that a unit takes.
+    own: usize,
+    /// Bytes of registers that a load fills.
+    load_bytes: usize,
+}
+
+impl Plan {
+    fn new(machine: &Machine, elem: ElemType, width: usize, most_units: u32) -> Self {
+        let vector = machine.vector(elem, width);
+        let (loads, units) = (width / vector, machine.units(width, vector).min(most_units));
+        Self { vector, loads, units, own: loads.div_ceil(units as usize), load_bytes: (vector * elem.size()).max(4) }
+    }
 }
 
 /// Rows and their width.
@@ -88,113 +180,202 @@ fn shape(x: &Buffer, weight: &Buffer) -> (usize, usize) {
     (x.len / width, width)
 }
 
+/// One load of what is normalised: `x`, or its sum with the residual, which is written down on the way.
+#[cube]
+fn input<F: Float, N: Size>(
+    x: &[Vector<F, N>],
+    residual: &[Vector<F, N>],
+    sum: &mut [Vector<F, N>],
+    i: usize,
+    #[comptime] fused: bool,
+) -> Vector<F, N> {
+    if comptime!(fused) {
+        let value = Vector::<f32, N>::cast_from(x[i]) + Vector::<f32, N>::cast_from(residual[i]);
+        let value = Vector::<F, N>::cast_from(value);
+        sum[i] = value;
+        value
+    } else {
+        x[i]
+    }
+}
+
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn forward_kernel<F: Float, N: Size>(
     x: &[Vector<F, N>],
+    residual: &[Vector<F, N>],
     weight: &[Vector<F, N>],
     y: &mut [Vector<F, N>],
+    sum: &mut [Vector<F, N>],
     rstd_out: &mut [f32],
     eps: f32,
-    rows: u32,
+    rows: usize,
     #[comptime] loads: usize,
     #[comptime] units: u32,
     #[comptime] plane: u32,
+    #[comptime] kept: bool,
+    #[comptime] fused: bool,
+    #[comptime] unroll: bool,
     #[define(F)] _elem: ElemType,
 ) {
     let row = CUBE_POS;
-    if row >= rows as usize {
+    if row >= rows {
         terminate!();
     }
     let mut scratch = Shared::<[f32]>::new_slice(comptime!(scratch_len(units, plane)));
     let unit = UNIT_POS_X as usize;
     let start = row * loads;
-    let mut square = Vector::<f32, N>::new(0.0f32);
-    let mut i = unit;
-    while i < loads {
-        let value = Vector::<f32, N>::cast_from(x[start + i]);
-        square += value * value;
-        i += units as usize;
-    }
-    let sum = cube_sum(vector_sum::<N>(square), &mut scratch, units, plane);
+    let own = comptime!(loads.div_ceil(units as usize));
     let lanes = N::value();
-    let rstd = 1.0f32 / (sum / comptime!((loads * lanes) as f32) + eps).sqrt();
+    let unroll = comptime!(unroll && kept);
+    let mut values = Array::<Vector<F, N>>::new(comptime!(if kept { own } else { 1 }));
+    let mut square = Vector::<f32, N>::new(0.0f32);
+    #[unroll(unroll)]
+    for k in 0..own {
+        let i = unit + k * units as usize;
+        if i < loads {
+            let value = input::<F, N>(x, residual, sum, start + i, fused);
+            if comptime!(kept) {
+                values[k] = value;
+            }
+            let value = Vector::<f32, N>::cast_from(value);
+            square += value * value;
+        }
+    }
+    let total = cube_sum(vector_sum::<N>(square), &mut scratch, units, plane);
+    let rstd = 1.0f32 / (total / comptime!((loads * lanes) as f32) + eps).sqrt();
     if UNIT_POS_X == 0 {
         rstd_out[row] = rstd;
     }
-    let mut i = unit;
-    while i < loads {
-        let value = Vector::<f32, N>::cast_from(x[start + i]) * Vector::new(rstd);
-        y[start + i] = Vector::cast_from(value * Vector::<f32, N>::cast_from(weight[i]));
-        i += units as usize;
+    let rstd = Vector::<f32, N>::new(rstd);
+    #[unroll(unroll)]
+    for k in 0..own {
+        let i = unit + k * units as usize;
+        if i < loads {
+            let value = if comptime!(kept) {
+                values[k]
+            } else if comptime!(fused) {
+                sum[start + i]
+            } else {
+                x[start + i]
+            };
+            let normal = Vector::<f32, N>::cast_from(value) * rstd;
+            y[start + i] = Vector::cast_from(normal * Vector::<f32, N>::cast_from(weight[i]));
+        }
     }
 }
 
+/// With `kept`, a unit holds its loads of a row's input and gradient, and of the weight; with `summed`, its columns of the
+/// weight gradient, which are otherwise added up in `partial`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn backward_kernel<F: Float, N: Size>(
     x: &[Vector<F, N>],
     weight: &[Vector<F, N>],
     rstd_in: &[f32],
     dy: &[Vector<F, N>],
+    d_sum: &[Vector<F, N>],
     dx: &mut [Vector<F, N>],
     partial: &mut [Vector<f32, N>],
-    rows: u32,
+    rows: usize,
     rows_per_cube: u32,
     #[comptime] loads: usize,
     #[comptime] units: u32,
     #[comptime] plane: u32,
+    #[comptime] kept: bool,
+    #[comptime] summed: bool,
+    #[comptime] fused: bool,
     #[comptime] unroll: bool,
     #[define(F)] _elem: ElemType,
 ) {
     let block = CUBE_POS;
     let first = block * rows_per_cube as usize;
-    if first >= rows as usize {
+    if first >= rows {
         terminate!();
     }
     let mut scratch = Shared::<[f32]>::new_slice(comptime!(scratch_len(units, plane)));
     let unit = UNIT_POS_X as usize;
-    let lanes = N::value();
     let own = comptime!(loads.div_ceil(units as usize));
-    // What this unit holds of the row: normalised input, gradient times weight; and its part of dw over the rows.
-    let mut normal = Array::<Vector<f32, N>>::new(own);
-    let mut scaled = Array::<Vector<f32, N>>::new(own);
-    let mut dw = Array::<Vector<f32, N>>::new(own);
+    let lanes = N::value();
+    let unroll = comptime!(unroll && (kept || summed));
+    let slots = comptime!(if kept { own } else { 1 });
+    let mut inputs = Array::<Vector<F, N>>::new(slots);
+    let mut gradients = Array::<Vector<F, N>>::new(slots);
+    let mut weights = Array::<Vector<F, N>>::new(slots);
+    let mut dw = Array::<Vector<f32, N>>::new(comptime!(if summed { own } else { 1 }));
     #[unroll(unroll)]
     for k in 0..own {
-        dw[k] = Vector::new(0.0f32);
+        let i = unit + k * units as usize;
+        if comptime!(summed) {
+            dw[k] = Vector::new(0.0f32);
+        }
+        if i < loads {
+            if comptime!(kept) {
+                weights[k] = weight[i];
+            }
+            if comptime!(!summed) {
+                partial[block * loads + i] = Vector::new(0.0f32);
+            }
+        }
     }
     for step in 0..rows_per_cube {
         let row = first + step as usize;
-        if row < rows as usize {
+        if row < rows {
             let rstd = Vector::<f32, N>::new(rstd_in[row]);
             let start = row * loads;
+            if comptime!(kept) {
+                #[unroll(unroll)]
+                for k in 0..own {
+                    let i = unit + k * units as usize;
+                    if i < loads {
+                        inputs[k] = x[start + i];
+                        gradients[k] = dy[start + i];
+                    }
+                }
+            }
             let mut dot = Vector::<f32, N>::new(0.0f32);
             #[unroll(unroll)]
             for k in 0..own {
                 let i = unit + k * units as usize;
                 if i < loads {
-                    let gradient = Vector::<f32, N>::cast_from(dy[start + i]);
-                    normal[k] = Vector::<f32, N>::cast_from(x[start + i]) * rstd;
-                    scaled[k] = gradient * Vector::<f32, N>::cast_from(weight[i]);
-                    dw[k] += gradient * normal[k];
-                    dot += scaled[k] * normal[k];
+                    let value = if comptime!(kept) { inputs[k] } else { x[start + i] };
+                    let gradient = if comptime!(kept) { gradients[k] } else { dy[start + i] };
+                    let scale = if comptime!(kept) { weights[k] } else { weight[i] };
+                    let normal = Vector::<f32, N>::cast_from(value) * rstd;
+                    let gradient = Vector::<f32, N>::cast_from(gradient);
+                    dot += gradient * Vector::<f32, N>::cast_from(scale) * normal;
+                    if comptime!(summed) {
+                        dw[k] += gradient * normal;
+                    } else {
+                        partial[block * loads + i] += gradient * normal;
+                    }
                 }
             }
-            let sum = cube_sum(vector_sum::<N>(dot), &mut scratch, units, plane);
-            let mean = Vector::<f32, N>::new(sum / comptime!((loads * lanes) as f32));
+            let total = cube_sum(vector_sum::<N>(dot), &mut scratch, units, plane);
+            let mean = Vector::<f32, N>::new(total / comptime!((loads * lanes) as f32));
             #[unroll(unroll)]
             for k in 0..own {
                 let i = unit + k * units as usize;
                 if i < loads {
-                    dx[start + i] = Vector::cast_from((scaled[k] - normal[k] * mean) * rstd);
+                    let value = if comptime!(kept) { inputs[k] } else { x[start + i] };
+                    let gradient = if comptime!(kept) { gradients[k] } else { dy[start + i] };
+                    let scale = if comptime!(kept) { weights[k] } else { weight[i] };
+                    let normal = Vector::<f32, N>::cast_from(value) * rstd;
+                    let scaled = Vector::<f32, N>::cast_from(gradient) * Vector::<f32, N>::cast_from(scale);
+                    let mut sum = (scaled - normal * mean) * rstd;
+                    if comptime!(fused) {
+                        sum += Vector::<f32, N>::cast_from(d_sum[start + i]);
+                    }
+                    dx[start + i] = Vector::cast_from(sum);
                 }
             }
         }
     }
-    #[unroll(unroll)]
-    for k in 0..own {
-        let i = unit + k * units as usize;
-        if i < loads {
-            partial[block * loads + i] = dw[k];
+    if comptime!(summed) {
+        #[unroll(unroll)]
+        for k in 0..own {
+            let i = unit + k * units as usize;
+            if i < loads {
+                partial[block * loads + i] = dw[k];
+            }
         }
     }
 }

@@ -26,6 +26,18 @@ pub fn backward(x: &[f64], weight: &[f64], eps: f64, dy: &[f64]) -> (Vec<f64>, V
     (dx, dw)
 }
 
+/// `(y, sum)` with `sum = x + residual` and `y` its norm.
+pub fn forward_residual(x: &[f64], residual: &[f64], weight: &[f64], eps: f64) -> (Vec<f64>, Vec<f64>) {
+    let sum: Vec<f64> = x.iter().zip(residual).map(|(x, r)| x + r).collect();
+    (forward(&sum, weight, eps), sum)
+}
+
+/// Gradients `(d_sum, dw)` for gradients of both outputs; `d_sum` is that of both addends.
+pub fn backward_residual(sum: &[f64], weight: &[f64], eps: f64, dy: &[f64], d_sum: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    let (dx, dw) = backward(sum, weight, eps, dy);
+    (dx.iter().zip(d_sum).map(|(a, b)| a + b).collect(), dw)
+}
+
 fn rstd(row: &[f64], eps: f64) -> f64 {
     1.0 / (row.iter().map(|x| x * x).sum::<f64>() / row.len() as f64 + eps).sqrt()
 }

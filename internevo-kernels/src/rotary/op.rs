@@ -1,7 +1,7 @@
-//! The burn operation of the rotary embedding.
+//! The burn operations of the rotary embedding.
 
-use super::RotaryTable;
 use super::cpu::{Direction, rotate};
+use super::{RotaryHeads, RotaryTable};
 use crate::KernelSet;
 use crate::attention::QkvLayout;
 use crate::autograd::{Function, HostTensor};
@@ -14,39 +14,79 @@ use burn::tensor::{Device, Tensor, TensorData};
 /// # Panics
 /// If sizes do not fit or a position is outside the table; the message names the token.
 pub fn rotary(set: KernelSet, qkv: Tensor<2>, layout: QkvLayout, positions: &[u32], table: &RotaryTable) -> Tensor<2> {
-    let [tokens, width] = qkv.dims();
-    assert_eq!(width, layout.qkv_width(), "rotary: width of qkv for {layout:?}");
+    apply(set, qkv, layout.into(), positions, table)
+}
+
+/// [`rotary`] for a tensor of queries or of keys alone: `x` is `[T, heads · D]`, and every head is rotated.
+///
+/// # Panics
+/// As [`rotary`].
+pub fn rotary_heads(set: KernelSet, x: Tensor<2>, heads: usize, positions: &[u32], table: &RotaryTable) -> Tensor<2> {
+    apply(set, x, RotaryHeads::all(heads, table.head_dim()), positions, table)
+}
+
+fn apply(set: KernelSet, x: Tensor<2>, heads: RotaryHeads, positions: &[u32], table: &RotaryTable) -> Tensor<2> {
+    let [tokens, width] = x.dims();
+    assert_eq!(width, heads.width(), "rotary: width of the input for {heads:?}");
     assert_eq!(tokens, positions.len(), "rotary: tokens and positions");
-    if !set.fused_for(&qkv, &qkv) {
-        return composed(qkv, layout, positions, table);
+    #[cfg(feature = "gpu")]
+    if set.gpu_for(&x, &x) {
+        return on_gpu(x, heads, positions, table);
     }
-    let (function, [qkv]) = Function::enter([qkv.into()]);
-    let mut qkv = HostTensor::new(qkv);
-    rotate(qkv.make_mut(), layout, positions, table, Direction::Forward);
+    if !set.fused_for(&x, &x) {
+        return composed(x, heads, positions, table);
+    }
+    let (function, [x]) = Function::enter([x.into()]);
+    let mut x = HostTensor::new(x);
+    rotate(x.make_mut(), heads, positions, table, Direction::Forward);
     let saved = function.tracked()[0].then(|| (positions.to_vec(), table.clone()));
-    function.finish(qkv.into_tensor(), move |dy: Tensor<2>, [needed]| {
+    function.finish(x.into_tensor(), move |dy: Tensor<2>, [needed]| {
         [needed.then(|| {
             let (positions, table) = saved.expect("kept because the input is tracked");
             let mut dy = HostTensor::new(dy.into_dispatch());
-            rotate(dy.make_mut(), layout, &positions, &table, Direction::Backward);
+            rotate(dy.make_mut(), heads, &positions, &table, Direction::Backward);
             dy.into_dispatch()
         })]
     })
 }
 
-fn composed(qkv: Tensor<2>, layout: QkvLayout, positions: &[u32], table: &RotaryTable) -> Tensor<2> {
-    let (tokens, half, rotated) = (positions.len(), layout.head_dim / 2, layout.q_per_kv + 1);
-    let (device, dtype) = (qkv.device().inner(), qkv.dtype());
+#[cfg(feature = "gpu")]
+fn on_gpu(x: Tensor<2>, heads: RotaryHeads, positions: &[u32], table: &RotaryTable) -> Tensor<2> {
+    use crate::cube::{Buffer, GpuTensor};
+    table.check(heads.head_dim, positions);
+    let (function, [x]) = Function::enter([x.into()]);
+    let mut x = GpuTensor::new(x);
+    let positions = Buffer::from_u32(x.client(), positions);
+    let table = table.on_device(&x);
+    super::cube::rotate(&x.client().clone(), &x.make_mut(), heads, &positions, &table, Direction::Forward);
+    let saved = function.tracked()[0].then_some((positions, table));
+    function.finish(x.into_tensor(), move |dy: Tensor<2>, [needed]| {
+        [needed.then(|| {
+            let (positions, table) = saved.expect("kept because the input is tracked");
+            let mut dy = GpuTensor::new(dy.into_dispatch());
+            super::cube::rotate(&dy.client().clone(), &dy.make_mut(), heads, &positions, &table, Direction::Backward);
+            dy.into_dispatch()
+        })]
+    })
+}
+
+fn composed(x: Tensor<2>, heads: RotaryHeads, positions: &[u32], table: &RotaryTable) -> Tensor<2> {
+    let RotaryHeads { groups, rotated, passed, head_dim } = heads;
+    table.check(head_dim, positions);
+    let (tokens, half) = (positions.len(), head_dim / 2);
+    let (device, dtype) = (x.device().inner(), x.dtype());
     let (cos, sin) = (factors(positions, table, &device, true), factors(positions, table, &device, false));
     let (cos, sin) = (cos.cast(dtype), sin.cast(dtype));
-    let heads = qkv.reshape([tokens, layout.kv_heads, layout.q_per_kv + 2, layout.head_dim]);
-    let value = heads.clone().narrow(2, rotated, 1);
-    let heads = heads.narrow(2, 0, rotated);
-    let (low, high) = (heads.clone().narrow(3, 0, half), heads.narrow(3, half, half));
+    let all = x.reshape([tokens, groups, rotated + passed, head_dim]);
+    let turned = all.clone().narrow(2, 0, rotated);
+    let (low, high) = (turned.clone().narrow(3, 0, half), turned.narrow(3, half, half));
     let new_low = low.clone() * cos.clone() - high.clone() * sin.clone();
     let new_high = high * cos + low * sin;
-    let heads = Tensor::cat(vec![new_low, new_high], 3);
-    Tensor::cat(vec![heads, value], 2).reshape([tokens, layout.qkv_width()])
+    let mut parts = vec![Tensor::cat(vec![new_low, new_high], 3)];
+    if passed > 0 {
+        parts.push(all.narrow(2, rotated, passed));
+    }
+    Tensor::cat(parts, 2).reshape([tokens, heads.width()])
 }
 
 fn factors(positions: &[u32], table: &RotaryTable, device: &Device, cosine: bool) -> Tensor<4> {
