@@ -1,11 +1,14 @@
 #![doc = include_str!("../README.md")]
 
+pub mod adamw;
 pub mod attention;
 pub mod autograd;
 pub mod cross_entropy;
 #[cfg(feature = "cube")]
 pub mod cube;
 pub mod embedding;
+pub mod grad_norm;
+pub mod grouped_gemm;
 pub mod linear;
 pub mod linear_cross_entropy;
 pub mod matmul;
@@ -20,10 +23,11 @@ pub mod vocab;
 
 pub use attention::{QkvLayout, attention, attention_cached};
 pub use burn;
-pub use cross_entropy::{CrossEntropy, IGNORE_INDEX, cross_entropy};
+pub use cross_entropy::{CrossEntropy, IGNORE_INDEX, cross_entropy, cross_entropy_with};
 pub use embedding::{embedding, embedding_shard};
+pub use grouped_gemm::grouped_linear;
 pub use linear::{Recall, Recalled, linear, linear_recalled};
-pub use linear_cross_entropy::{linear_cross_entropy, linear_cross_entropy_shard};
+pub use linear_cross_entropy::{linear_cross_entropy, linear_cross_entropy_shard, linear_cross_entropy_with};
 pub use rms_norm::{rms_norm, rms_norm_residual};
 pub use rotary::{RotaryScaling, RotaryTable, rotary, rotary_heads};
 pub use swiglu::swiglu;

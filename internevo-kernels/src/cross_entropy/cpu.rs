@@ -9,14 +9,24 @@ use crate::simd::{LANES, affine_in_place, exp, exp_row, madd, max_row, multivers
 pub struct Options {
     /// Share ε of the target spread evenly over the vocabulary: `(1 - ε) nll + ε mean(-log p)`.
     pub label_smoothing: f64,
+    /// Factor ζ of `ζ log²Z`, with `Z` the sum of a row's exponentials: keeps logits from drifting (PaLM: Chowdhery et al.,
+    /// 2022, section 5).
+    pub z_loss: f64,
     /// Factor on the gradient (1 / labelled tokens of the step, for a mean).
     pub scale: f64,
+}
+
+impl Default for Options {
+    /// The plain sum of negative log-likelihoods.
+    fn default() -> Self {
+        Self { label_smoothing: 0.0, z_loss: 0.0, scale: 1.0 }
+    }
 }
 
 /// Sums over labelled positions, added in order of position.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Totals {
-    /// Smoothed losses, without the scale.
+    /// Losses with smoothing and z-loss, without the scale.
     pub loss: f64,
     /// Negative log-likelihoods.
     pub nll: f64,
@@ -74,7 +84,7 @@ pub fn forward_with_gradient(logits: &mut [f32], vocab: usize, labels: &[i32], o
             let (label, maximum) = (Some(label as usize), max(row));
             let sums = sums_in_place(row, label, maximum, options);
             *total = row_totals(maximum, sums, vocab, options);
-            gradient_row(row, label, sums, vocab, options);
+            gradient_row(row, label, maximum, sums, vocab, options);
         }
     });
     in_order(rows)
@@ -128,19 +138,33 @@ pub(super) fn row_totals(
     vocab: usize,
     options: Options,
 ) -> Totals {
-    let log_sum_exp = f64::from(maximum) + exponentials.ln();
+    let log_sum_exp = log_sum_exp(maximum, exponentials);
     let nll = log_sum_exp - logit;
     let smoothing = options.label_smoothing;
     let even = if smoothing > 0.0 { log_sum_exp - logits / vocab as f64 } else { 0.0 };
-    let loss = (1.0 - smoothing) * nll + smoothing * even;
+    let loss = (1.0 - smoothing) * nll + smoothing * even + options.z_loss * log_sum_exp * log_sum_exp;
     Totals { loss, nll, labelled: 1, correct: usize::from(logit >= f64::from(maximum)) }
 }
 
-/// Turns the exponentials of a row into `scale` times the gradient of its loss, from its sums over the whole vocabulary.
-pub(super) fn gradient_row(row: &mut [f32], label: Option<usize>, sums: RowSums, vocab: usize, options: Options) {
+fn log_sum_exp(maximum: f32, exponentials: f64) -> f64 {
+    f64::from(maximum) + exponentials.ln()
+}
+
+/// Turns the exponentials of a row into `scale` times the gradient of its loss, from its maximum and sums over the whole
+/// vocabulary.
+pub(super) fn gradient_row(
+    row: &mut [f32],
+    label: Option<usize>,
+    maximum: f32,
+    sums: RowSums,
+    vocab: usize,
+    options: Options,
+) {
     let (scale, smoothing) = (options.scale, options.label_smoothing);
     let even = smoothing / vocab as f64;
-    affine_in_place(row, (scale / sums[0]) as f32, (-scale * even) as f32);
+    // Both the likelihood and the z-loss pull at every logit by its probability.
+    let pull = 1.0 + 2.0 * options.z_loss * log_sum_exp(maximum, sums[0]);
+    affine_in_place(row, (scale * pull / sums[0]) as f32, (-scale * even) as f32);
     if let Some(label) = label {
         row[label] -= (scale * (1.0 - smoothing)) as f32;
     }

@@ -1,12 +1,14 @@
-//! Cross-entropy with label smoothing over a vocabulary, summed over the labelled positions. Its gradient is made in the
-//! forward, in the buffer of the logits where possible.
+//! Cross-entropy with label smoothing and z-loss over a vocabulary, summed over the labelled positions. Its gradient is made in
+//! the forward, in the buffer of the logits where possible.
 
 pub mod cpu;
+#[cfg(feature = "cube")]
+pub mod cube;
 pub(crate) mod op;
 pub mod parallel;
 pub mod reference;
 
-pub use op::cross_entropy;
+pub use op::{cross_entropy, cross_entropy_with};
 
 use burn::tensor::Tensor;
 
@@ -16,7 +18,7 @@ pub const IGNORE_INDEX: i32 = -100;
 /// The loss of a micro-batch and what is counted along the way.
 #[derive(Clone, Debug)]
 pub struct CrossEntropy {
-    /// `scale` times the sum of the (smoothed) losses of labelled positions, `[1]`: what to call `backward` on.
+    /// `scale` times the sum of the losses (with smoothing and z-loss) of labelled positions, `[1]`: what to call `backward` on.
     pub loss_sum: Tensor<1>,
     /// Sum of the plain negative log-likelihoods, without smoothing and scale.
     pub nll_sum: f64,

@@ -59,20 +59,24 @@ pub fn totals(labels: &[i32], maxima: &[f32], sums: &[RowSums], vocab: usize, op
     in_order(rows.map(|((maximum, sums), _)| row_totals(*maximum, *sums, vocab, options)))
 }
 
-/// Turns the exponentials that [`local_sums`] left into `scale` times the gradient of the loss, from global sums. Rows
-/// without a label become zero.
+/// Turns the exponentials that [`local_sums`] left into `scale` times the gradient of the loss, from global maxima and sums.
+/// Rows without a label become zero.
 pub fn gradient_in_place(
     exponentials: &mut [f32],
     shard: &VocabShard,
     labels: &[i32],
+    maxima: &[f32],
     sums: &[RowSums],
     options: Options,
 ) {
     check(exponentials, shard, labels);
-    assert_eq!(sums.len(), labels.len(), "cross_entropy: sums and labels");
+    assert_eq!((maxima.len(), sums.len()), (labels.len(), labels.len()), "cross_entropy: maxima, sums and labels");
     for_rows(exponentials, shard.words(), &mut vec![(); labels.len()], |position, row, ()| match labels[position] {
         IGNORE_INDEX => row.fill(0.0),
-        label => gradient_row(row, shard.place_of(label as usize), sums[position], shard.vocab(), options),
+        label => {
+            let (label, sums) = (shard.place_of(label as usize), sums[position]);
+            gradient_row(row, label, maxima[position], sums, shard.vocab(), options);
+        }
     });
 }
 

@@ -108,7 +108,7 @@ pub fn forward_parallel<E>(
         let mut sums = parallel::local_sums(logits, shard, labels, &maxima, options);
         reduce(Reduction::Sum(sums.as_flattened_mut()))?;
         if wanted.any() {
-            parallel::gradient_in_place(logits, shard, labels, &sums, options);
+            parallel::gradient_in_place(logits, shard, labels, &maxima, &sums, options);
         }
         Ok(parallel::totals(labels, &maxima, &sums, shard.vocab(), options))
     })

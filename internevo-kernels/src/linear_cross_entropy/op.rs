@@ -5,7 +5,7 @@ use crate::autograd::{Function, HostTensor};
 use crate::cross_entropy::cpu::Options;
 use crate::cross_entropy::op::{assemble, loss_tensor, scaled};
 use crate::vocab::VocabShard;
-use crate::{CrossEntropy, KernelSet, cross_entropy, linear};
+use crate::{CrossEntropy, KernelSet, cross_entropy_with, linear};
 use burn::tensor::Tensor;
 use std::convert::Infallible;
 
@@ -23,12 +23,29 @@ pub fn linear_cross_entropy(
     label_smoothing: f64,
     scale: f64,
 ) -> CrossEntropy {
+    linear_cross_entropy_with(set, hidden, weight, labels, Options { label_smoothing, scale, ..Options::default() })
+}
+
+/// [`linear_cross_entropy`] with every option, z-loss too.
+///
+/// # Panics
+/// As [`linear_cross_entropy`]; on a GPU also if the device fails, since the counts are read from it.
+pub fn linear_cross_entropy_with(
+    set: KernelSet,
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    labels: &[i32],
+    options: Options,
+) -> CrossEntropy {
     let ([tokens, width], [vocab, w_width]) = (hidden.dims(), weight.dims());
     assert_eq!(width, w_width, "linear_cross_entropy: hidden is {tokens}x{width}, weight {vocab}x{w_width}");
-    if !set.fused_for(&hidden, &weight) {
-        return cross_entropy(set, linear(set, hidden, weight), labels, label_smoothing, scale);
+    #[cfg(feature = "gpu")]
+    if set.gpu_for(&hidden, &weight) {
+        return on_gpu(hidden, weight, labels, options);
     }
-    let options = Options { label_smoothing, scale };
+    if !set.fused_for(&hidden, &weight) {
+        return cross_entropy_with(set, linear(set, hidden, weight), labels, options);
+    }
     let outcome = recorded(hidden, weight, options, |hidden, weight, wanted| {
         Ok(cpu::forward(hidden, weight, width, labels, options, wanted))
     });
@@ -55,7 +72,7 @@ pub fn linear_cross_entropy_shard<E>(
     rows: usize,
     mut reduce: impl FnMut(Reduction<'_>) -> Result<(), E>,
 ) -> Result<CrossEntropy, E> {
-    let (width, options) = (hidden.dims()[1], Options { label_smoothing, scale });
+    let (width, options) = (hidden.dims()[1], Options { label_smoothing, scale, ..Options::default() });
     recorded(hidden, weight, options, |hidden, weight, wanted| {
         cpu::forward_parallel(hidden, weight, width, shard, labels, options, wanted, rows, &mut reduce)
     })
@@ -83,4 +100,35 @@ fn recorded<E>(
         [give(needed[0], d_hidden), give(needed[1], d_weight)]
     });
     Ok(assemble(loss, outcome.totals))
+}
+
+#[cfg(feature = "gpu")]
+fn on_gpu(hidden: Tensor<2>, weight: Tensor<2>, labels: &[i32], options: Options) -> CrossEntropy {
+    use super::cube::{forward, scaled};
+    use crate::cube::{Buffer, GpuTensor};
+    let (shapes, device) = ([hidden.dims(), weight.dims()], hidden.device().inner());
+    let (function, [hidden, weight]) = Function::enter([hidden.into(), weight.into()]);
+    let (hidden, weight) = (GpuTensor::new(hidden), GpuTensor::new(weight));
+    let client = hidden.client().clone();
+    let [hidden_tracked, weight_tracked] = function.tracked();
+    let wanted = Wanted { hidden: hidden_tracked, weight: weight_tracked };
+    let outcome = forward(&client, &hidden.buffer(), &weight.buffer(), shapes[0][1], labels, options, wanted);
+    let totals = outcome.totals(&client);
+    let totals = totals.unwrap_or_else(|error| panic!("linear_cross_entropy: the device failed: {error}"));
+    let elem = hidden.buffer().elem;
+    drop((hidden, weight));
+    let loss = Tensor::from_data([(totals.loss * options.scale) as f32], &device);
+    let (d_hidden, d_weight) = (outcome.d_hidden, outcome.d_weight);
+    let loss = function.finish(loss, move |upstream: Tensor<1>, needed| {
+        let factor = upstream.clone().into_scalar::<f32>() * options.scale as f32;
+        let like = GpuTensor::new(upstream.into_dispatch());
+        let give = |needed: bool, gradient: Option<Buffer>, shape| {
+            needed.then(|| {
+                let gradient = gradient.expect("made because the input is tracked");
+                like.with(scaled(like.client(), &gradient, factor, elem), shape).into_dispatch()
+            })
+        };
+        [give(needed[0], d_hidden, shapes[0]), give(needed[1], d_weight, shapes[1])]
+    });
+    assemble(loss, totals)
 }

@@ -1,7 +1,7 @@
 //! The fused head against f64, against its two halves, and across chunks.
 
 use super::cpu::{Outcome, Reduction, Wanted, chunk_rows, forward, forward_parallel};
-use super::linear_cross_entropy;
+use super::{linear_cross_entropy, linear_cross_entropy_with};
 use crate::KernelSet::{Fused, Reference};
 use crate::autograd::HostTensor;
 use crate::cross_entropy::cpu::Options;
@@ -11,19 +11,19 @@ use crate::{IGNORE_INDEX, VocabShard, cross_entropy, linear};
 use std::sync::{Barrier, Mutex};
 
 /// f64 loss, `d_hidden` and `d_weight` of the unscaled loss.
-fn exact(shape: Shape, hidden: &[f32], weight: &[f32], labels: &[i32], smoothing: f64) -> (f64, Vec<f64>, Vec<f64>) {
-    let (hidden, weight) = (wide(hidden), wide(weight));
-    let logits = linear::reference::forward(shape, &hidden, &weight);
-    let (loss, _) = cross_entropy::reference::forward(&logits, shape.d_out, labels, smoothing);
-    let d_logits = cross_entropy::reference::backward(&logits, shape.d_out, labels, smoothing);
-    let (dx, dw) = linear::reference::backward(shape, &hidden, &weight, &d_logits);
+fn exact(shape: Shape, hidden: &[f64], weight: &[f64], labels: &[i32], options: Options) -> (f64, Vec<f64>, Vec<f64>) {
+    let logits = linear::reference::forward(shape, hidden, weight);
+    let (loss, _) = cross_entropy::reference::forward(&logits, shape.d_out, labels, options);
+    let d_logits = cross_entropy::reference::backward(&logits, shape.d_out, labels, options);
+    let (dx, dw) = linear::reference::backward(shape, hidden, weight, &d_logits);
     (loss, dx, dw)
 }
 
 #[test]
 fn loss_and_both_gradients_agree_with_f64_over_several_chunks() {
     let mut random = Random::fresh();
-    for (device, smoothing) in tracked_devices().iter().zip([0.0, 0.1]) {
+    let full = Options { label_smoothing: 0.1, z_loss: 0.01, scale: 1.0 };
+    for (device, options) in tracked_devices().iter().zip([Options::default(), full]) {
         let vocab = random.between(60, 80);
         let shape =
             Shape { tokens: chunk_rows(vocab) * 2 + random.between(1, 40), d_in: random.between(5, 20), d_out: vocab };
@@ -31,23 +31,22 @@ fn loss_and_both_gradients_agree_with_f64_over_several_chunks() {
         let labels: Vec<i32> = (0..shape.tokens)
             .map(|t| if t % 7 == 3 { IGNORE_INDEX } else { random.between(0, vocab - 1) as i32 })
             .collect();
-        let (loss, dx, dw) = exact(shape, &hidden, &weight, &labels, smoothing);
+        let (loss, dx, dw) = exact(shape, &wide(&hidden), &wide(&weight), &labels, options);
         for set in [Fused, Reference] {
             let (th, tw) =
                 (leaf(&hidden, [shape.tokens, shape.d_in], device), leaf(&weight, [vocab, shape.d_in], device));
-            let out = linear_cross_entropy(set, th.clone(), tw.clone(), &labels, smoothing, 1.0);
+            let out = linear_cross_entropy_with(set, th.clone(), tw.clone(), &labels, options);
             assert_close("loss", &values(out.loss_sum.clone()), &[loss]);
             let gradients = out.loss_sum.backward();
             assert_close("d_hidden", &gradient(&th, &gradients), &dx);
             assert_close("d_weight", &gradient(&tw, &gradients), &dw);
         }
-        let untracked = linear_cross_entropy(
+        let untracked = linear_cross_entropy_with(
             Fused,
             plain(&hidden, [shape.tokens, shape.d_in]),
             plain(&weight, [vocab, shape.d_in]),
             &labels,
-            smoothing,
-            1.0,
+            options,
         );
         assert_close("loss without gradients", &values(untracked.loss_sum), &[loss]);
     }
@@ -59,7 +58,7 @@ fn bits_do_not_depend_on_threads() {
     let (tokens, width, vocab) = (300, 48, 1000);
     let (hidden, weight) = (random.values(tokens * width), random.values(vocab * width));
     let labels: Vec<i32> = (0..tokens).map(|_| random.between(0, vocab - 1) as i32).collect();
-    let options = Options { label_smoothing: 0.1, scale: 1.0 };
+    let options = Options { label_smoothing: 0.1, ..Options::default() };
     assert_deterministic("linear_cross_entropy", || {
         let outcome = forward(&hidden, &weight, width, &labels, options, Wanted { hidden: true, weight: true });
         let mut out = outcome.d_hidden.unwrap();
@@ -139,14 +138,14 @@ impl Meeting {
 #[test]
 fn ranks_that_share_the_vocabulary_agree_with_f64_over_several_chunks() {
     let mut random = Random::fresh();
-    for (ranks, smoothing) in [(1, 0.1), (2, 0.0), (3, 0.1), (4, 0.1)] {
+    for (ranks, label_smoothing) in [(1, 0.1), (2, 0.0), (3, 0.1), (4, 0.1)] {
         let (tokens, vocab, width) = (random.between(65, 200), random.between(3, 90), random.between(2, 20));
         let shape = Shape { tokens, d_in: width, d_out: vocab };
         let (hidden, weight) = (random.values(tokens * width), random.values(vocab * width));
         let labels: Vec<i32> =
             (0..tokens).map(|t| if t % 5 == 2 { IGNORE_INDEX } else { random.between(0, vocab - 1) as i32 }).collect();
-        let (loss, dx, dw) = exact(shape, &hidden, &weight, &labels, smoothing);
-        let options = Options { label_smoothing: smoothing, scale: 1.0 };
+        let options = Options { label_smoothing, z_loss: 0.01, scale: 1.0 };
+        let (loss, dx, dw) = exact(shape, &wide(&hidden), &wide(&weight), &labels, options);
         let (shards, meeting) = (random.shards(vocab, ranks), Meeting::of(ranks));
         println!("{shape:?} {shards:?}");
         let outcomes: Vec<Outcome> = std::thread::scope(|scope| {
@@ -173,7 +172,7 @@ fn ranks_that_share_the_vocabulary_agree_with_f64_over_several_chunks() {
 
 #[test]
 fn a_failed_reduction_ends_the_work_with_its_error() {
-    let (shard, options) = (VocabShard::new(0..2, 4), Options { label_smoothing: 0.0, scale: 1.0 });
+    let (shard, options) = (VocabShard::new(0..2, 4), Options::default());
     let mut calls = 0;
     let mut reduce = |reduction: Reduction<'_>| {
         calls += 1;
@@ -182,4 +181,98 @@ fn a_failed_reduction_ends_the_work_with_its_error() {
     let wanted = Wanted { hidden: true, weight: false };
     let outcome = forward_parallel(&[1.0; 6], &[1.0; 6], 3, &shard, &[0, 3], options, wanted, 1, &mut reduce);
     assert_eq!((outcome.err(), calls), (Some("a rank is gone"), 2));
+}
+
+#[cfg(feature = "gpu")]
+mod gpu {
+    use super::super::cube::{self, Cut, scaled};
+    use super::*;
+    use crate::cube::testing::{assert_buffer, clients, on_every_device, random};
+    use crate::cube::{BF16, F32, Machine};
+    use cubecl::MemoryScope;
+
+    #[test]
+    fn loss_and_both_gradients_agree_with_f64_over_several_chunks_and_parts() {
+        let mut generator = Random::fresh();
+        let full = Options { label_smoothing: 0.1, z_loss: 0.01, scale: 0.5 };
+        on_every_device(|client, elem| {
+            for (vocab, width, options) in [(200, 24, full), (generator.between(130, 160), 7, Options::default())] {
+                let tokens = 128 + generator.between(1, 40);
+                let shape = Shape { tokens, d_in: width, d_out: vocab };
+                let (hidden, hidden_on) = random(&mut generator, client, tokens * width, elem);
+                let (weight, weight_on) = random(&mut generator, client, vocab * width, elem);
+                let pick = |t| if t % 7 == 3 { IGNORE_INDEX } else { generator.between(0, vocab - 1) as i32 };
+                let labels: Vec<i32> = (0..tokens).map(pick).collect();
+                let (loss, dx, dw) = exact(shape, &hidden, &weight, &labels, options);
+                let wanted = Wanted { hidden: true, weight: true };
+                let out = cube::forward(client, &hidden_on, &weight_on, width, &labels, options, wanted);
+                let totals = out.totals(client).unwrap();
+                // 16-bit logits are off by their own rounding.
+                let error = (totals.loss - loss).abs() / loss;
+                assert!(error <= if elem == F32 { 1e-5 } else { 1e-3 }, "loss off by {error:.1e} in {elem:?}");
+                assert_buffer("d_hidden", client, &out.d_hidden.unwrap(), &dx, elem);
+                let d_weight = out.d_weight.unwrap();
+                assert_buffer("d_weight", client, &d_weight, &dw, elem);
+                let half: Vec<f64> = dw.iter().map(|g| g * 0.5).collect();
+                assert_buffer("scaled", client, &scaled(client, &d_weight, 0.5, elem), &half, elem);
+            }
+        });
+    }
+
+    #[test]
+    fn the_operation_gives_the_loss_and_gradients_of_burn() {
+        let mut random = Random::fresh();
+        for device in gpu_devices() {
+            let (hidden, weight) = (random.values(150 * 12), random.values(140 * 12));
+            let labels: Vec<i32> = (0..150).map(|_| random.between(0, 139) as i32).collect();
+            let options = Options { label_smoothing: 0.1, z_loss: 0.01, scale: 0.25 };
+            let run = |set| {
+                let (th, tw) = (leaf(&hidden, [150, 12], &device), leaf(&weight, [140, 12], &device));
+                let out = linear_cross_entropy_with(set, th.clone(), tw.clone(), &labels, options);
+                let gradients = (out.loss_sum.clone() * 2.0).backward();
+                [values(out.loss_sum), gradient(&th, &gradients), gradient(&tw, &gradients)]
+            };
+            for (fused, composed) in run(Fused).into_iter().zip(run(Reference)) {
+                assert_close("fused against composed", &fused, &wide(&composed));
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_of_a_large_head_takes_less_than_a_tenth_of_the_logits() {
+        for client in clients() {
+            let machine = Machine { multiprocessors: Some(132), ..Machine::of(&client) };
+            for (tokens, vocab, width) in [(16_384, 92_544, 4096), (16_384, 32_000, 2048), (65_536, 200_003, 8192)] {
+                let cut = Cut::new(machine, tokens, vocab, width, BF16);
+                assert!(cut.rows >= 128 && cut.rows.is_multiple_of(128) && cut.words >= 128);
+                assert!(cut.scratch_bytes(tokens, vocab, width, BF16) * 10 < tokens * vocab * 2, "{cut:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn device_memory_stays_within_gradients_and_scratch() {
+        // A thread of its own has a memory pool of its own.
+        let measured = std::thread::spawn(|| clients().iter().map(bytes_over_formula).collect::<Vec<_>>());
+        for (over, logits) in measured.join().unwrap() {
+            assert!(over * 10 < logits, "{over} bytes more than the formula says, logits are {logits}");
+        }
+    }
+
+    /// Bytes that a head reserves beyond gradients and scratch, and the bytes of its logits.
+    fn bytes_over_formula(client: &crate::cube::Client) -> (u64, u64) {
+        let (tokens, vocab, width) = (4096, 4096, 8);
+        let mut generator = Random::fresh();
+        let (_, hidden) = random(&mut generator, client, tokens * width, F32);
+        let (_, weight) = random(&mut generator, client, vocab * width, F32);
+        let labels = vec![1; tokens];
+        let reserved = || client.memory_report(MemoryScope::CurrentStream).usage().bytes_reserved;
+        let before = reserved();
+        let wanted = Wanted { hidden: true, weight: true };
+        let out = cube::forward(client, &hidden, &weight, width, &labels, Options::default(), wanted);
+        out.totals(client).unwrap();
+        let cut = Cut::new(Machine::of(client), tokens, vocab, width, F32);
+        let formula = cut.scratch_bytes(tokens, vocab, width, F32) + (tokens + vocab) * width * F32.size();
+        ((reserved() - before).saturating_sub(formula as u64), (tokens * vocab * F32.size()) as u64)
+    }
 }

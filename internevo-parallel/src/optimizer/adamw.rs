@@ -1,15 +1,15 @@
 //! AdamW (Loshchilov and Hutter, ICLR 2019): Adam with decoupled weight decay, in the formulation of `torch.optim.AdamW`.
 //!
 //! Scalars are computed in f64, elements in f32, every element on its own: the result does not depend on the sharding or on
-//! the number of threads. Not here: beta2's schedule (`lr/`) and clipping (`zero/`).
+//! the number of threads. Not here: the kernel ([`internevo_kernels::adamw`]), beta2's schedule (`lr/`) and clipping (`zero/`).
 
 use internevo_core::{
     config::AdamConfig,
     plugin::{Plugin, PluginError},
 };
-use rayon::prelude::*;
+use internevo_kernels::adamw;
 
-use super::{CHUNK, Optimizer, OptimizerPlugin, Segment, ShardLayout, StepContext, settings::Rules};
+use super::{Optimizer, OptimizerPlugin, Segment, ShardLayout, StepContext, settings::Rules};
 use crate::{ParallelError, register_optimizer};
 
 /// The `adamw` plugin; its configuration is the section `adam`.
@@ -39,7 +39,7 @@ register_optimizer!(AdamWPlugin);
 #[derive(Clone, Debug)]
 pub struct AdamW {
     beta1: f64,
-    eps: f32,
+    eps: f64,
     weight_decay: f64,
     pub(super) exp_avg: Vec<f32>,
     pub(super) exp_avg_sq: Vec<f32>,
@@ -50,7 +50,7 @@ impl AdamW {
     pub fn new(config: &AdamConfig, shard_len: usize) -> Self {
         Self {
             beta1: config.adam_beta1,
-            eps: config.adam_eps as f32,
+            eps: config.adam_eps,
             weight_decay: config.weight_decay,
             exp_avg: vec![0.0; shard_len],
             exp_avg_sq: vec![0.0; shard_len],
@@ -65,41 +65,26 @@ impl AdamW {
         grad: &[f32],
         cx: &StepContext<'_>,
     ) {
-        let update = cx.update as f64;
-        for segment in segments {
-            let decay = if segment.decay { self.weight_decay } else { 0.0 };
-            let constants = Constants {
-                decay: (cx.lr * decay) as f32,
-                beta1: self.beta1 as f32,
-                one_minus_beta1: (1.0 - self.beta1) as f32,
-                beta2: cx.beta2 as f32,
-                one_minus_beta2: (1.0 - cx.beta2) as f32,
-                root_correction2: (1.0 - cx.beta2.powf(update)).sqrt() as f32,
-                step_size: (cx.lr / (1.0 - self.beta1.powf(update))) as f32,
-                eps: self.eps,
-            };
-            let range = segment.range.clone();
-            let chunks = shard[range.clone()]
-                .par_chunks_mut(CHUNK)
-                .zip(grad[range.clone()].par_chunks(CHUNK))
-                .zip(self.exp_avg[range.clone()].par_chunks_mut(CHUNK))
-                .zip(self.exp_avg_sq[range].par_chunks_mut(CHUNK));
-            chunks.for_each(|(((p, g), m), v)| update_chunk(p, g, m, v, constants));
-        }
+        let decay = |segment: &Segment| if segment.decay { self.weight_decay } else { 0.0 };
+        let segments: Vec<adamw::Segment> = segments
+            .map(|segment| adamw::Segment { range: segment.range.clone(), weight_decay: decay(segment) })
+            .collect();
+        let update = adamw::Update {
+            lr: cx.lr,
+            beta1: self.beta1,
+            beta2: cx.beta2,
+            eps: self.eps,
+            number: cx.update,
+            grad_scale: 1.0,
+        };
+        let state = adamw::cpu::State {
+            master: shard,
+            exp_avg: &mut self.exp_avg,
+            exp_avg_sq: &mut self.exp_avg_sq,
+            copy: None,
+        };
+        adamw::cpu::step(state, grad, &segments, update);
     }
-}
-
-/// One update's constants, rounded once.
-#[derive(Clone, Copy)]
-struct Constants {
-    decay: f32,
-    beta1: f32,
-    one_minus_beta1: f32,
-    beta2: f32,
-    one_minus_beta2: f32,
-    root_correction2: f32,
-    step_size: f32,
-    eps: f32,
 }
 
 impl Optimizer for AdamW {
@@ -114,17 +99,6 @@ impl Optimizer for AdamW {
 
     fn state_mut(&mut self) -> Vec<(&'static str, &mut [f32])> {
         vec![("exp_avg", &mut self.exp_avg), ("exp_avg_sq", &mut self.exp_avg_sq)]
-    }
-}
-
-/// `p -= lr wd p + lr m̂ / (sqrt(v̂) + eps)`; the compiler vectorises this loop. Not `p (1 - lr wd)`: rounding that factor to f32
-/// errs in the same direction at every step.
-fn update_chunk(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], c: Constants) {
-    for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
-        *m = c.beta1 * *m + c.one_minus_beta1 * *g;
-        *v = c.beta2 * *v + c.one_minus_beta2 * (*g * *g);
-        let denominator = v.sqrt() / c.root_correction2 + c.eps;
-        *p -= c.decay * *p + c.step_size * (*m / denominator);
     }
 }
 
