@@ -21,7 +21,7 @@ pub mod swiglu;
 mod testing;
 pub mod vocab;
 
-pub use attention::{QkvLayout, attention, attention_cached};
+pub use attention::{AttentionMask, QkvLayout, attention, attention_cached, attention_masked, flash_attention};
 pub use burn;
 pub use cross_entropy::{CrossEntropy, IGNORE_INDEX, cross_entropy, cross_entropy_with};
 pub use embedding::{embedding, embedding_shard};

@@ -1,17 +1,23 @@
-//! Causal attention inside packed segments, with grouped query heads, in tiles (FlashAttention: Dao et al., 2022 and
-//! 2023): scores live in a scratch tile per thread, and the backward recomputes them from a saved log-sum-exp per row.
+//! Attention inside packed segments, with grouped query heads, in tiles (FlashAttention: Dao et al., 2022 and 2023):
+//! scores live in a scratch tile per thread, and the backward recomputes them from a saved log-sum-exp per row. Causal or
+//! not, with or without a sliding window, over a fused `qkv` or separate tensors whose lengths may differ.
 //!
 //! The scale is `1 / sqrt(head_dim)`.
 
 pub mod cpu;
+#[cfg(feature = "cube")]
+pub mod cube;
 mod op;
 pub mod reference;
 mod runs;
+mod view;
 
-pub use op::{attention, attention_cached};
+pub use op::{attention, attention_cached, attention_masked, flash_attention};
 pub use runs::Runs;
+pub use view::{AttentionMask, Heads, Segments};
 
-/// How the columns of a fused, interleaved `qkv` are laid out: `[kv_head][q_0 .. q_{G-1}, k, v][head_dim]`, InternLM2's.
+/// Head counts, and how the columns of a fused, interleaved `qkv` are laid out: `[kv_head][q_0 .. q_{G-1}, k, v][head_dim]`,
+/// InternLM2's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QkvLayout {
     /// Key/value heads (K).

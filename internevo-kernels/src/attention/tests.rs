@@ -1,20 +1,28 @@
-//! Packed and cached attention against f64 and burn.
+//! Packed and cached attention against f64 and burn; masks and separate tensors in `masked`.
 
-use super::cpu::{self, Saved};
-use super::{QkvLayout, attention, attention_cached, reference};
+use super::cpu::{self, Outcome};
+use super::{AttentionMask, QkvLayout, Segments, attention, attention_cached, reference};
 use crate::KernelSet::{Fused, Reference};
 use crate::testing::*;
 
+mod masked;
+
 fn layout(random: &mut Random, q_per_kv: usize) -> QkvLayout {
     QkvLayout { kv_heads: random.between(1, 3), q_per_kv, head_dim: random.between(4, 70) }
+}
+
+/// The fused output for an interleaved `qkv`, causal.
+fn forward(qkv: &[f32], layout: QkvLayout, cu_seqlens: &[u32]) -> Vec<f32> {
+    let segments = Segments::packed(cu_seqlens);
+    cpu::forward(cpu::interleaved(qkv, layout), layout, &segments, AttentionMask::default()).0
 }
 
 fn run_against_f64(random: &mut Random, layout: QkvLayout, cu_seqlens: &[u32], device: &burn::tensor::Device) {
     println!("{layout:?} {cu_seqlens:?}");
     let tokens = *cu_seqlens.last().unwrap() as usize;
     let (x, dy) = (random.values(tokens * layout.qkv_width()), random.values(tokens * layout.output_width()));
-    let exact = reference::forward(&wide(&x), layout, cu_seqlens);
-    let exact_gradient = reference::backward(&wide(&x), layout, cu_seqlens, &wide(&dy));
+    let exact = reference::packed(&wide(&x), layout, cu_seqlens);
+    let exact_gradient = reference::packed_backward(&wide(&x), layout, cu_seqlens, &wide(&dy));
     for set in [Fused, Reference] {
         let qkv = leaf(&x, [tokens, layout.qkv_width()], device);
         let y = attention(set, qkv.clone(), layout, cu_seqlens);
@@ -53,8 +61,8 @@ fn scores_that_overflow_an_exponential_are_still_exact() {
         row[..8].fill(8.0);
         row[8..16].fill(t as f32 * 0.0065);
     });
-    let (output, _) = cpu::forward(&x, layout, &[0, 700]);
-    assert_close("output", &output, &reference::forward(&wide(&x), layout, &[0, 700]));
+    let output = forward(&x, layout, &[0, 700]);
+    assert_close("output", &output, &reference::packed(&wide(&x), layout, &[0, 700]));
 }
 
 #[test]
@@ -63,8 +71,8 @@ fn the_reference_gradient_is_a_derivative() {
     let layout = QkvLayout { kv_heads: 2, q_per_kv: 2, head_dim: 3 };
     let cu_seqlens = [0, 1, 5, 7];
     let (x, dy) = (wide(&random.values(7 * layout.qkv_width())), wide(&random.values(7 * layout.output_width())));
-    let gradient = reference::backward(&x, layout, &cu_seqlens, &dy);
-    let f = |x: &[f64]| dot(&reference::forward(x, layout, &cu_seqlens), &dy);
+    let gradient = reference::packed_backward(&x, layout, &cu_seqlens, &dy);
+    let f = |x: &[f64]| dot(&reference::packed(x, layout, &cu_seqlens), &dy);
     assert_gradient("d_qkv", &mut random, &x, &gradient, f);
 }
 
@@ -72,12 +80,13 @@ fn the_reference_gradient_is_a_derivative() {
 fn bits_do_not_depend_on_threads() {
     let mut random = Random::fresh();
     let (layout, tokens) = (QkvLayout { kv_heads: 3, q_per_kv: 2, head_dim: 24 }, 600);
-    let cu_seqlens = random.segments(tokens);
+    let segments = Segments::packed(&random.segments(tokens));
     let (qkv, dy) = (random.values(tokens * layout.qkv_width()), random.values(tokens * layout.output_width()));
     assert_deterministic("attention", || {
-        let (mut output, log_sum_exp) = cpu::forward(&qkv, layout, &cu_seqlens);
-        let saved = Saved { qkv: &qkv, output: &output, log_sum_exp: &log_sum_exp };
-        let gradient = cpu::backward(saved, layout, &cu_seqlens, &dy);
+        let mask = AttentionMask::default();
+        let (mut output, lse) = cpu::forward(cpu::interleaved(&qkv, layout), layout, &segments, mask);
+        let outcome = Outcome { output: &output, log_sum_exp: &lse, d_output: &dy, d_log_sum_exp: None };
+        let gradient = cpu::backward_interleaved(&qkv, outcome, layout, &segments, mask);
         output.extend(gradient);
         output
     });
@@ -89,7 +98,7 @@ fn a_nan_reaches_later_tokens_of_its_segment_and_no_other_segment() {
     let layout = QkvLayout { kv_heads: 1, q_per_kv: 2, head_dim: 8 };
     let mut qkv = random.values(90 * layout.qkv_width());
     qkv[40 * layout.qkv_width() + 2 * 8] = f32::NAN;
-    let (output, _) = cpu::forward(&qkv, layout, &[0, 30, 80, 90]);
+    let output = forward(&qkv, layout, &[0, 30, 80, 90]);
     for (token, row) in output.chunks_exact(layout.output_width()).enumerate() {
         let clean = row.iter().all(|v| !v.is_nan());
         assert!(clean || (30..80).contains(&token), "token {token} of another segment");
@@ -104,7 +113,7 @@ fn cached_attention_equals_the_end_of_a_full_segment() {
         let layout = layout(&mut random, q_per_kv);
         let (tokens, d) = (random.between(30, 200), layout.head_dim);
         let qkv = random.values(tokens * layout.qkv_width());
-        let full = wide(&cpu::forward(&qkv, layout, &[0, tokens as u32]).0);
+        let full = wide(&forward(&qkv, layout, &[0, tokens as u32]));
         let heads = |want: &dyn Fn(usize) -> bool| -> Vec<f32> {
             qkv.chunks_exact(d)
                 .enumerate()

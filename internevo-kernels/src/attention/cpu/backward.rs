@@ -1,91 +1,110 @@
-//! Backward of attention, over a packed `qkv` or one step of many. One task owns one group of heads in one segment: it
-//! alone adds to the keys and values of that group, block after block, so sums have one order.
+//! Backward of attention, in one piece or one step of many. One task owns one group of heads in one segment: it alone adds
+//! to the keys and values of that group, block after block, so sums have one order.
 
-use super::plan::{Plan, QueryBlock, Segment};
-use super::tile::{Mask, probabilities, row_products, score_gradients};
-use super::{QkvLayout, Strip, group_strips};
-use crate::attention::{Runs, check_segments};
+use super::plan::{Plan, QueryBlock, Segment, Tile};
+use super::tile::{probabilities, row_products, score_gradients};
+use super::{Operands, QkvLayout, interleaved, output_heads};
+use crate::attention::{AttentionMask, Heads, Segments};
 use crate::matmul::{Matrix, Output, Threads, multiply};
 use crate::rows::SharedMut;
 use crate::simd::add_in_place;
 use rayon::prelude::*;
 
-/// What the forward had and gave; sizes as in [`super::forward`].
+/// What the forward gave, and the gradients of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Saved<'a> {
-    /// The forward's input.
-    pub qkv: &'a [f32],
-    /// The forward's output.
+pub struct Outcome<'a> {
+    /// The output, `[T_q, H, D]`.
     pub output: &'a [f32],
-    /// Log-sum-exp of each row of scores.
+    /// Log-sum-exp of each row of scores, `[T_q, H]`.
     pub log_sum_exp: &'a [f32],
+    /// Gradient of the output.
+    pub d_output: &'a [f32],
+    /// Gradient of the log-sum-exp, if anything depends on it. Ignored for a query that sees no key.
+    pub d_log_sum_exp: Option<&'a [f32]>,
 }
 
-/// Gradient of `qkv` for the gradient `d_output` (`[T, H · D]`) of the output.
+/// Gradients of [`super::forward`], each in a vector of its own: queries `[T_q, H, D]`, keys and values `[T_k, K, D]`.
 ///
 /// # Panics
 /// If sizes do not fit.
-pub fn backward(saved: Saved<'_>, layout: QkvLayout, cu_seqlens: &[u32], d_output: &[f32]) -> Vec<f32> {
-    let tokens = cu_seqlens.last().map_or(0, |end| *end as usize);
-    check_segments(cu_seqlens, tokens);
-    check(saved, layout, tokens, d_output);
-    let mut d_qkv = vec![0.0; saved.qkv.len()];
+pub fn backward(
+    operands: Operands<'_>,
+    outcome: Outcome<'_>,
+    layout: QkvLayout,
+    segments: &Segments,
+    mask: AttentionMask,
+) -> [Vec<f32>; 3] {
+    let (q_len, kv_len) = (segments.queries() * layout.output_width(), segments.keys() * layout.kv_width());
+    let mut gradients = [q_len, kv_len, kv_len].map(|len| vec![0.0; len]);
+    let [dq, dk, dv] = &mut gradients;
+    let [q_heads, k_heads, v_heads] = layout.separate();
+    let targets =
+        [q_heads.on(SharedMut::new(dq)), k_heads.on(SharedMut::new(dk)), v_heads.on(SharedMut::new(dv))];
+    outcome.check(layout, segments.queries());
+    run(Pass { layout, operands, targets, outcome }, &Plan::aligned(layout, segments, mask));
+    gradients
+}
+
+/// Gradient of the fused `qkv` (`[T, (H + 2K) · D]`), in its layout.
+///
+/// # Panics
+/// If sizes do not fit, or the segments have other numbers of queries than of keys.
+pub fn backward_interleaved(
+    qkv: &[f32],
+    outcome: Outcome<'_>,
+    layout: QkvLayout,
+    segments: &Segments,
+    mask: AttentionMask,
+) -> Vec<f32> {
+    assert_eq!(qkv.len(), segments.queries() * layout.qkv_width(), "attention: tokens of {layout:?}");
+    assert_eq!(segments.cu_seqlens_q(), segments.cu_seqlens_k(), "attention: segments of a fused qkv");
+    outcome.check(layout, segments.queries());
+    let mut d_qkv = vec![0.0; qkv.len()];
     let shared = SharedMut::new(&mut d_qkv);
-    let all = Runs::from(0..tokens);
-    let group =
-        |group| Group { strips: group_strips(saved.qkv, layout, group), targets: group_strips(shared, layout, group) };
-    run(Pass { layout, saved, d_output }, &Plan::new(layout, &all, &all, cu_seqlens), group);
+    let (operands, targets) = (interleaved(qkv, layout), layout.interleaved().map(|heads| heads.on(shared)));
+    run(Pass { layout, operands, targets, outcome }, &Plan::aligned(layout, segments, mask));
     d_qkv
 }
 
-/// Checks the sizes of what belongs to `tokens` queries.
-pub(super) fn check(saved: Saved<'_>, layout: QkvLayout, tokens: usize, d_output: &[f32]) {
-    assert_eq!(saved.qkv.len(), tokens * layout.qkv_width(), "attention: {tokens} tokens of {layout:?}");
-    let lengths = (saved.output.len(), d_output.len(), saved.log_sum_exp.len());
-    let (wide, narrow) = (tokens * layout.output_width(), tokens * layout.heads());
-    assert_eq!(lengths, (wide, wide, narrow), "attention: output, its gradient and log-sum-exp");
+impl Outcome<'_> {
+    /// Checks the sizes against the number of queries.
+    pub(super) fn check(&self, layout: QkvLayout, queries: usize) {
+        let (wide, narrow) = (queries * layout.output_width(), queries * layout.heads());
+        let lengths = (self.output.len(), self.d_output.len(), self.log_sum_exp.len());
+        assert_eq!(lengths, (wide, wide, narrow), "attention: output, its gradient and log-sum-exp");
+        let extra = self.d_log_sum_exp.map_or(narrow, <[f32]>::len);
+        assert_eq!(extra, narrow, "attention: gradient of the log-sum-exp");
+    }
 }
 
-/// What all tasks of a backward have in common.
+/// What all tasks of a backward have in common. The targets lie as the operands do, in memory that nobody else uses; no two
+/// (row, head) of them overlap.
 #[derive(Clone, Copy)]
 pub(super) struct Pass<'a> {
     pub layout: QkvLayout,
-    pub saved: Saved<'a>,
-    pub d_output: &'a [f32],
-}
-
-/// Where a group of heads has its queries, keys and values, and where their gradients are added.
-pub(super) struct Group<'a> {
-    pub strips: [Strip<&'a [f32]>; 3],
-    pub targets: [Strip<SharedMut<'a>>; 3],
+    pub operands: Operands<'a>,
+    pub targets: [Heads<SharedMut<'a>>; 3],
+    pub outcome: Outcome<'a>,
 }
 
 /// Follows `plan`.
-pub(super) fn run<'a>(pass: Pass<'a>, plan: &Plan, group: impl Fn(usize) -> Group<'a> + Sync) {
+pub(super) fn run(pass: Pass<'_>, plan: &Plan) {
     let groups = 0..pass.layout.kv_heads;
     let mut tasks: Vec<_> = plan.segments.iter().flat_map(|s| groups.clone().map(move |g| (s, g))).collect();
     // Long segments first, so that threads end together.
     tasks.sort_by_key(|(segment, _)| std::cmp::Reverse(segment.keys.len()));
     tasks.into_par_iter().with_max_len(1).for_each_init(Scratch::default, |scratch, (segment, index)| {
-        scratch.run(&Task { pass, plan, segment, index, group: group(index) });
+        let (operands, targets) = (pass.operands.map(|h| h.group(index)), pass.targets.map(|h| h.group(index)));
+        scratch.run(&Task { pass: Pass { operands, targets, ..pass }, plan, segment, index });
     });
 }
 
-/// One group of heads in one segment.
+/// One group of heads in one segment; the views of its pass are those of the group.
 struct Task<'a, 'p> {
     pass: Pass<'a>,
     plan: &'p Plan,
     segment: &'p Segment,
     index: usize,
-    group: Group<'a>,
-}
-
-impl<'a> Task<'a, '_> {
-    /// The group's columns of a buffer of the output's shape.
-    fn output_strip(&self, data: &'a [f32]) -> Strip<&'a [f32]> {
-        let layout = self.pass.layout;
-        Strip { data, offset: self.index * layout.q_per_kv * layout.head_dim, stride: layout.output_width() }
-    }
 }
 
 /// Buffers of one thread; stacked rows are `[head][position]`, keys and values the rows of the segment.
@@ -105,62 +124,60 @@ struct Scratch {
 
 impl Scratch {
     fn run(&mut self, task: &Task<'_, '_>) {
-        let (layout, d) = (task.pass.layout, task.pass.layout.head_dim);
+        let d = task.pass.layout.head_dim;
         for buffer in [&mut self.d_keys, &mut self.d_values] {
             buffer.clear();
             buffer.resize(task.segment.keys.len() * d, 0.0);
         }
-        let [d_queries, d_keys, d_values] = &task.group.targets;
+        let [d_queries, d_keys, d_values] = &task.pass.targets;
         for block in &task.plan.blocks[task.segment.blocks.clone()] {
             self.load(task, block);
             self.block(task, block);
-            for position in 0..block.len {
-                // SAFETY: tasks differ in their segment (rows) or group (columns), and this one holds one slice at a time.
-                let row = unsafe { d_queries.row_mut(block.start + position, layout.q_per_kv * d) };
-                for (head, target) in row.chunks_exact_mut(d).enumerate() {
-                    add_in_place(target, &self.d_queries[(head * block.len + position) * d..][..d]);
-                }
+            for (row, source) in self.d_queries.chunks_exact(d).enumerate() {
+                let (head, position) = (row / block.len, row % block.len);
+                // SAFETY: tasks differ in their segment (rows) or group (heads), and this one holds one slice at a time.
+                add_in_place(unsafe { d_queries.row_mut(block.start + position, head, d) }, source);
             }
         }
         for (target, buffer) in [(d_keys, &self.d_keys), (d_values, &self.d_values)] {
             for (row, source) in task.segment.keys.clone().zip(buffer.chunks_exact(d)) {
                 // SAFETY: as above.
-                add_in_place(unsafe { target.row_mut(row, d) }, source);
+                add_in_place(unsafe { target.row_mut(row, 0, d) }, source);
             }
         }
     }
 
     /// Stacks what the block needs and sizes the buffers.
     fn load(&mut self, task: &Task<'_, '_>, block: &QueryBlock) {
-        let (layout, saved) = (task.pass.layout, task.pass.saved);
+        let (layout, outcome) = (task.pass.layout, task.pass.outcome);
         let rows = layout.q_per_kv * block.len;
         for buffer in [&mut self.queries, &mut self.d_queries, &mut self.output, &mut self.d_output] {
             buffer.resize(rows * layout.head_dim, 0.0);
         }
         self.delta.resize(rows, 0.0);
         self.log_sum_exp.resize(rows, 0.0);
-        task.group.strips[0].stack(block, layout, &mut self.queries);
-        task.output_strip(saved.output).stack(block, layout, &mut self.output);
-        task.output_strip(task.pass.d_output).stack(block, layout, &mut self.d_output);
-        for position in 0..block.len {
-            let start = (block.start + position) * layout.heads() + task.index * layout.q_per_kv;
-            for head in 0..layout.q_per_kv {
-                self.log_sum_exp[head * block.len + position] = saved.log_sum_exp[start + head];
-            }
+        task.pass.operands[0].stack(block, layout, &mut self.queries);
+        for (data, buffer) in [(outcome.output, &mut self.output), (outcome.d_output, &mut self.d_output)] {
+            output_heads(data, layout).group(task.index).stack(block, layout, buffer);
         }
         row_products(&self.d_output, &self.output, &mut self.delta);
+        for (row, (lse, delta)) in self.log_sum_exp.iter_mut().zip(&mut self.delta).enumerate() {
+            let (head, position) = (row / block.len, row % block.len);
+            let place = (block.start + position) * layout.heads() + task.index * layout.q_per_kv + head;
+            *lse = outcome.log_sum_exp[place];
+            *delta -= outcome.d_log_sum_exp.map_or(0.0, |d_lse| d_lse[place]);
+        }
     }
 
     /// Leaves the block's query gradients in `d_queries` and adds to `d_keys` and `d_values`.
     fn block(&mut self, task: &Task<'_, '_>, block: &QueryBlock) {
         let layout = task.pass.layout;
         let (d, rows, scale) = (layout.head_dim, layout.q_per_kv * block.len, layout.scale() as f32);
-        let [_, k, v] = &task.group.strips;
+        let [_, k, v] = &task.pass.operands;
         let (queries, d_output) = (Matrix::new(&self.queries, rows, d), Matrix::new(&self.d_output, rows, d));
-        for (index, (span, start, n)) in task.plan.tiles(block).enumerate() {
-            let row = span.row + start;
+        for (index, Tile { row, mask }) in task.plan.tiles(block).enumerate() {
+            let n = mask.keys;
             let (k, v) = (k.rows(row, n, d), v.rows(row, n, d));
-            let mask = Mask { positions: block.len, first_visible: span.visible - start as isize, keys: n };
             self.scores.resize(rows * n, 0.0);
             self.d_scores.resize(rows * n, 0.0);
             let (p, ds) = (&mut self.scores[..], &mut self.d_scores[..]);

@@ -1,60 +1,34 @@
-//! Forward of attention: over a packed `qkv`, against cached keys and values, or one step of many.
+//! Forward of attention: in one piece, or one step of many.
 
-use super::plan::{Plan, QueryBlock};
-use super::tile::{Mask, finish_rows, online_softmax};
-use super::{PartialAttention, QkvLayout, Strip, group_strips};
-use crate::attention::{Runs, check_segments};
+use super::plan::{Plan, QueryBlock, Tile};
+use super::tile::{finish_rows, online_softmax};
+use super::{Operands, PartialAttention, QkvLayout};
+use crate::attention::{AttentionMask, Segments};
 use crate::matmul::{Matrix, Output, Threads, multiply};
 use crate::rows::SharedMut;
 use rayon::prelude::*;
 
-/// Attention of packed tokens: causal inside each segment `cu_seqlens[i]..cu_seqlens[i + 1]`, blind outside it.
+/// Attention of the queries of each segment to its keys, as far as `mask` lets them see.
 ///
-/// `qkv` is `[T, (H + 2K) · D]`. Returns the output `[T, H · D]` and the log-sum-exp of each row of scores, `[T, H]`,
-/// which the backward needs.
+/// Returns the output `[T_q, H, D]` and the log-sum-exp of each row of scores, `[T_q, H]` (natural logarithm), which the
+/// backward needs. A query that sees no key gets zeros and `-∞`.
 ///
 /// # Panics
-/// If the boundaries are not `0, ..., T` in increasing order or `qkv` does not fit the layout.
-pub fn forward(qkv: &[f32], layout: QkvLayout, cu_seqlens: &[u32]) -> (Vec<f32>, Vec<f32>) {
-    let tokens = cu_seqlens.last().map_or(0, |end| *end as usize);
-    check_segments(cu_seqlens, tokens);
-    assert_eq!(qkv.len(), tokens * layout.qkv_width(), "attention: {tokens} tokens of {layout:?}");
-    let all = Runs::from(0..tokens);
-    let mut state = PartialAttention::new(tokens, layout);
-    let plan = Plan::new(layout, &all, &all, cu_seqlens);
-    run(layout, &plan, |group| group_strips(qkv, layout, group), &mut state);
+/// If a view ends before the tokens of `segments` do, or the window is 0.
+pub fn forward(
+    operands: Operands<'_>,
+    layout: QkvLayout,
+    segments: &Segments,
+    mask: AttentionMask,
+) -> (Vec<f32>, Vec<f32>) {
+    mask.check();
+    let mut state = PartialAttention::new(segments.queries(), layout);
+    run(layout, &Plan::aligned(layout, segments, mask), operands, &mut state);
     (state.output, state.log_sum_exp)
 }
 
-/// Attention of `q` (`[T_q, H · D]`) over cached keys and values (`[T_k, K · D]`), causal and aligned at the end: the last
-/// query sees all keys. Returns `[T_q, H · D]`.
-///
-/// # Panics
-/// If the sizes do not fit the layout or there are more queries than keys.
-pub fn forward_cached(q: &[f32], k: &[f32], v: &[f32], layout: QkvLayout) -> Vec<f32> {
-    let (queries, keys) = (q.len() / layout.output_width(), k.len() / layout.kv_width());
-    assert_eq!(q.len(), queries * layout.output_width(), "attention: queries of {layout:?}");
-    assert_eq!((k.len(), v.len()), (keys * layout.kv_width(), k.len()), "attention: keys and values of {layout:?}");
-    assert!(queries <= keys, "attention: {queries} queries see only {keys} keys");
-    let (d, group_width) = (layout.head_dim, layout.q_per_kv * layout.head_dim);
-    let strips = |group: usize| {
-        let cached = |data| Strip { data, offset: group * d, stride: layout.kv_width() };
-        [Strip { data: q, offset: group * group_width, stride: layout.output_width() }, cached(k), cached(v)]
-    };
-    let mut state = PartialAttention::new(queries, layout);
-    let newest = Runs::from(keys - queries..keys);
-    let plan = Plan::new(layout, &newest, &Runs::from(0..keys), &[0, keys as u32]);
-    run(layout, &plan, strips, &mut state);
-    state.output
-}
-
-/// Follows `plan`, taking queries, keys and values of a group of heads from `strips`, and moves `state` on.
-pub(super) fn run<'a>(
-    layout: QkvLayout,
-    plan: &Plan,
-    strips: impl Fn(usize) -> [Strip<&'a [f32]>; 3] + Sync,
-    state: &mut PartialAttention,
-) {
+/// Follows `plan` and moves `state` on.
+pub(super) fn run(layout: QkvLayout, plan: &Plan, operands: Operands<'_>, state: &mut PartialAttention) {
     let state = Rows { layout, output: SharedMut::new(&mut state.output), lse: SharedMut::new(&mut state.log_sum_exp) };
     // Blocks at the end of a segment see most: they go first, so that threads end together.
     let blocks = plan.blocks.iter().rev();
@@ -63,7 +37,7 @@ pub(super) fn run<'a>(
         // SAFETY: blocks have different rows and groups different columns, so the place is this task's alone.
         let place = |position| unsafe { state.at(group, block.start + position) };
         scratch.load(layout, block, place);
-        scratch.attend(layout, block, plan, strips(group));
+        scratch.attend(layout, block, plan, operands.map(|heads| heads.group(group)));
         scratch.store(layout, block, place);
     });
 }
@@ -137,18 +111,18 @@ impl Scratch {
     }
 
     /// Leaves the stacked output in `output` and the log-sum-exp in `maximum`.
-    fn attend(&mut self, layout: QkvLayout, block: &QueryBlock, plan: &Plan, [q, k, v]: [Strip<&[f32]>; 3]) {
+    fn attend(&mut self, layout: QkvLayout, block: &QueryBlock, plan: &Plan, [q, k, v]: Operands<'_>) {
         let (d, rows, scale) = (layout.head_dim, layout.q_per_kv * block.len, layout.scale() as f32);
         self.queries.resize(rows * d, 0.0);
         q.stack(block, layout, &mut self.queries);
         let mut first = self.fresh;
-        for (span, start, n) in plan.tiles(block) {
+        for Tile { row, mask } in plan.tiles(block) {
+            let n = mask.keys;
             self.scores.resize(rows * n, 0.0);
-            let (k, v) = (k.rows(span.row + start, n, d), v.rows(span.row + start, n, d));
+            let (k, v) = (k.rows(row, n, d), v.rows(row, n, d));
             let scores = &mut self.scores[..];
             let queries = Matrix::new(&self.queries, rows, d);
             multiply(Output::new(scores, rows, n), false, 1.0, queries, k.transposed(), Threads::One);
-            let mask = Mask { positions: block.len, first_visible: span.visible - start as isize, keys: n };
             online_softmax(scores, mask, scale, &mut self.maximum, &mut self.sum, &mut self.output, first);
             let output = Output::new(&mut self.output, rows, d);
             multiply(output, !first, 1.0, Matrix::new(scores, rows, n), v, Threads::One);

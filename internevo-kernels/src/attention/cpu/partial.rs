@@ -2,11 +2,11 @@
 //! forward carries output and log-sum-exp on, the backward adds one part's gradients. Who sends which part, in which order,
 //! is the caller's business; the order of the steps fixes the bits.
 
-use super::backward::{self, Group, Pass, Saved};
+use super::backward::{self, Outcome, Pass};
 use super::forward;
 use super::plan::Plan;
-use super::{QkvLayout, group_strips, kv_strips};
-use crate::attention::{Runs, check_segments};
+use super::{QkvLayout, compact, interleaved};
+use crate::attention::{AttentionMask, Runs, check_segments};
 use crate::rows::SharedMut;
 
 /// A buffer and the tokens that its rows are.
@@ -16,6 +16,17 @@ pub struct Held<'a> {
     pub data: &'a [f32],
     /// The token of each row.
     pub runs: &'a Runs,
+}
+
+/// What the forward of all steps had and gave.
+#[derive(Clone, Copy, Debug)]
+pub struct Saved<'a> {
+    /// The forward's interleaved input, `[T, (H + 2K) · D]`.
+    pub qkv: &'a [f32],
+    /// The forward's output, `[T, H · D]`.
+    pub output: &'a [f32],
+    /// Log-sum-exp of each row of scores, `[T, H]`.
+    pub log_sum_exp: &'a [f32],
 }
 
 /// Attention of some queries over the keys seen so far.
@@ -52,11 +63,9 @@ impl PartialAttention {
             (tokens * layout.output_width(), tokens * layout.heads()),
             "attention: state of {tokens} queries"
         );
-        let strips = |group| {
-            let ([q, ..], [k, v]) = (group_strips(queries.data, layout, group), kv_strips(kv.data, layout, group));
-            [q, k, v]
-        };
-        forward::run(layout, &Plan::new(layout, queries.runs, kv.runs, cu_seqlens), strips, self);
+        let ([q, ..], [k, v]) = (interleaved(queries.data, layout), compact(kv.data, layout));
+        let plan = Plan::packed(layout, queries.runs, kv.runs, cu_seqlens, AttentionMask::default());
+        forward::run(layout, &plan, [q, k, v], self);
     }
 }
 
@@ -78,15 +87,15 @@ pub fn backward_step(
     d_kv: &mut [f32],
 ) {
     check_step(Held { data: saved.qkv, runs }, kv, layout, cu_seqlens);
-    backward::check(saved, layout, runs.rows(), d_output);
+    let outcome =
+        Outcome { output: saved.output, log_sum_exp: saved.log_sum_exp, d_output, d_log_sum_exp: None };
+    outcome.check(layout, runs.rows());
     assert_eq!((d_qkv.len(), d_kv.len()), (saved.qkv.len(), kv.data.len()), "attention: gradients of qkv and kv");
     let (d_qkv, d_kv) = (SharedMut::new(d_qkv), SharedMut::new(d_kv));
-    let group = |group| {
-        let ([q, ..], [k, v]) = (group_strips(saved.qkv, layout, group), kv_strips(kv.data, layout, group));
-        let ([dq, ..], [dk, dv]) = (group_strips(d_qkv, layout, group), kv_strips(d_kv, layout, group));
-        Group { strips: [q, k, v], targets: [dq, dk, dv] }
-    };
-    backward::run(Pass { layout, saved, d_output }, &Plan::new(layout, runs, kv.runs, cu_seqlens), group);
+    let ([q, ..], [k, v]) = (interleaved(saved.qkv, layout), compact(kv.data, layout));
+    let [dk, dv] = compact(d_kv, layout);
+    let pass = Pass { layout, operands: [q, k, v], targets: [q.on(d_qkv), dk, dv], outcome };
+    backward::run(pass, &Plan::packed(layout, runs, kv.runs, cu_seqlens, AttentionMask::default()));
 }
 
 fn check_step(queries: Held<'_>, kv: Held<'_>, layout: QkvLayout, cu_seqlens: &[u32]) {

@@ -1,13 +1,13 @@
 //! Which block of queries attends to which stretches of keys. Arithmetic on positions only; the kernels follow the plan.
 
-use super::{KEY_TILE, QkvLayout};
-use crate::attention::Runs;
+use super::{KEY_TILE, QkvLayout, tile::Mask};
+use crate::attention::{AttentionMask, Runs, Segments};
 use std::ops::Range;
 
 /// Stacked query rows that a tile aims at, over all heads of a group.
 const TILE_ROWS: usize = 128;
 
-/// Query positions per tile. More would waste work above the diagonal, fewer would starve the matrix products.
+/// Query positions per tile. More would waste work at the edges of the mask, fewer would starve the matrix products.
 fn query_block(q_per_kv: usize) -> usize {
     (TILE_ROWS / q_per_kv).clamp(16, 64)
 }
@@ -23,15 +23,25 @@ pub(super) struct QueryBlock {
     pub spans: Range<usize>,
 }
 
-/// Keys of adjacent positions of which at least the last query of a block sees all.
+/// Keys of adjacent positions, each seen by at least one query of a block.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
+struct Span {
+    /// First row in the buffer of keys.
+    row: usize,
+    /// How many keys.
+    keys: usize,
+    /// The first key that the first query sees, and one past its last, counted from the span's first and not cut to the
+    /// span. Those of each next query are one further.
+    visible: (isize, isize),
+}
+
+/// A part of a span that is handled at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tile {
     /// First row in the buffer of keys.
     pub row: usize,
-    /// How many keys.
-    pub keys: usize,
-    /// How many of them the first query sees, if they went on in both directions; each next query sees one more.
-    pub visible: isize,
+    /// What each query of the block sees of it.
+    pub mask: Mask,
 }
 
 /// The work in one segment.
@@ -43,54 +53,93 @@ pub(super) struct Segment {
     pub keys: Range<usize>,
 }
 
-/// All work of causal attention inside segments: pairs of queries and keys that see nothing of each other are not in it.
+/// Adjacent rows that hold adjacent positions.
+#[derive(Clone, Debug)]
+struct Part {
+    row: usize,
+    positions: Range<isize>,
+}
+
+/// All work of attention inside segments: pairs of blocks and keys that see nothing of each other are not in it.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub blocks: Vec<QueryBlock>,
-    pub spans: Vec<Span>,
+    spans: Vec<Span>,
     pub segments: Vec<Segment>,
 }
 
 impl Plan {
-    /// The work for the tokens `queries` and `keys` of a micro-batch with these segments.
-    pub fn new(layout: QkvLayout, queries: &Runs, keys: &Runs, cu_seqlens: &[u32]) -> Self {
+    /// The work for the tokens `queries` and `keys` of a packed micro-batch with these segments; tokens are positions.
+    pub fn packed(layout: QkvLayout, queries: &Runs, keys: &Runs, cu_seqlens: &[u32], mask: AttentionMask) -> Self {
         let mut plan = Self::default();
         for pair in cu_seqlens.windows(2) {
-            let segment = pair[0] as usize..pair[1] as usize;
-            let first_block = plan.blocks.len();
-            for (row, tokens) in queries.inside(segment.clone()) {
-                plan.add_blocks(layout, row, tokens, keys.inside(segment.clone()).collect());
-            }
-            if plan.blocks.len() > first_block {
-                let rows = keys.inside(segment).map(|(row, tokens)| row..row + tokens.len());
-                let rows = rows.reduce(|all, rows| all.start..rows.end).expect("a block attends to some keys");
-                plan.segments.push(Segment { blocks: first_block..plan.blocks.len(), keys: rows });
-            }
+            let parts = |runs: &Runs| -> Vec<Part> {
+                let inside = runs.inside(pair[0] as usize..pair[1] as usize);
+                inside.map(|(row, t)| Part { row, positions: t.start as isize..t.end as isize }).collect()
+            };
+            plan.add_segment(layout, mask, &parts(queries), &parts(keys));
         }
         plan
     }
 
-    /// Cuts the queries of `tokens`, the first at `row`, into blocks and lists what each sees of `keys`.
-    fn add_blocks(&mut self, layout: QkvLayout, row: usize, tokens: Range<usize>, keys: Vec<(usize, Range<usize>)>) {
+    /// The work for segments that may have other numbers of queries than of keys: the last query stands at the last key.
+    pub fn aligned(layout: QkvLayout, segments: &Segments, mask: AttentionMask) -> Self {
+        let mut plan = Self::default();
+        for (queries, keys) in segments.iter() {
+            let end = keys.len() as isize;
+            let queries = Part { row: queries.start, positions: end - queries.len() as isize..end };
+            let keys = Part { row: keys.start, positions: 0..end };
+            plan.add_segment(layout, mask, &[queries], &[keys]);
+        }
+        plan
+    }
+
+    /// `keys` are the parts of one segment, their rows adjacent.
+    fn add_segment(&mut self, layout: QkvLayout, mask: AttentionMask, queries: &[Part], keys: &[Part]) {
+        let first_block = self.blocks.len();
+        for part in queries {
+            self.add_blocks(layout, mask, part, keys);
+        }
+        if self.blocks.len() > first_block {
+            let (first, last) = (&keys[0], &keys[keys.len() - 1]);
+            let keys = first.row..last.row + last.positions.len();
+            self.segments.push(Segment { blocks: first_block..self.blocks.len(), keys });
+        }
+    }
+
+    /// Cuts adjacent queries into blocks and lists what each sees of `keys`.
+    fn add_blocks(&mut self, layout: QkvLayout, mask: AttentionMask, queries: &Part, keys: &[Part]) {
         let size = query_block(layout.q_per_kv);
-        for first in tokens.clone().step_by(size) {
-            let (end, first_span) = (tokens.end.min(first + size), self.spans.len());
-            self.spans.extend(keys.iter().filter(|(_, keys)| keys.start < end).map(|(row, keys)| Span {
-                row: *row,
-                keys: keys.end.min(end) - keys.start,
-                visible: first as isize + 1 - keys.start as isize,
+        for done in (0..queries.positions.len()).step_by(size) {
+            let first = queries.positions.start + done as isize;
+            let len = size.min(queries.positions.len() - done);
+            let (visible, last) = (mask.visible(first), mask.visible(first + len as isize - 1));
+            let first_span = self.spans.len();
+            self.spans.extend(keys.iter().filter_map(|part| {
+                let start = visible.start.max(part.positions.start);
+                let end = last.end.min(part.positions.end);
+                (start < end).then(|| Span {
+                    row: part.row + (start - part.positions.start) as usize,
+                    keys: (end - start) as usize,
+                    visible: (visible.start - start, visible.end - start),
+                })
             }));
             let spans = first_span..self.spans.len();
             if !spans.is_empty() {
-                self.blocks.push(QueryBlock { start: row + first - tokens.start, len: end - first, spans });
+                self.blocks.push(QueryBlock { start: queries.row + done, len, spans });
             }
         }
     }
 
-    /// What `block` attends to, in tiles: the span, and the first key and the number of keys of the tile in it.
-    pub fn tiles(&self, block: &QueryBlock) -> impl Iterator<Item = (Span, usize, usize)> {
-        self.spans[block.spans.clone()].iter().flat_map(|span| {
-            (0..span.keys).step_by(KEY_TILE).map(|start| (*span, start, KEY_TILE.min(span.keys - start)))
+    /// What `block` attends to, in tiles of at most [`KEY_TILE`] keys.
+    pub fn tiles(&self, block: &QueryBlock) -> impl Iterator<Item = Tile> {
+        let positions = block.len;
+        self.spans[block.spans.clone()].iter().flat_map(move |span| {
+            (0..span.keys).step_by(KEY_TILE).map(move |start| {
+                let visible = (span.visible.0 - start as isize, span.visible.1 - start as isize);
+                let mask = Mask { positions, visible, keys: KEY_TILE.min(span.keys - start) };
+                Tile { row: span.row + start, mask }
+            })
         })
     }
 }

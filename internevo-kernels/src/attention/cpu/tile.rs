@@ -1,35 +1,44 @@
 //! The element-wise part of a score tile: masked softmax with running maximum, and its gradient.
 
 use crate::simd::{LANES, exp, exp_row, madd, max_row, multiversion, reduce2};
+use std::ops::Range;
 
 /// Which part of a tile each stacked row sees.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mask {
     /// Positions per head in the stack: row `r` is position `r % positions`.
     pub positions: usize,
-    /// Keys of this tile that position 0 sees (may be none or more than the tile has).
-    pub first_visible: isize,
+    /// The first key of this tile that position 0 sees and one past its last, not cut to the tile; those of position `p` are
+    /// `p` further.
+    pub visible: (isize, isize),
     /// Keys in the tile, the width of a score row.
     pub keys: usize,
 }
 
 impl Mask {
     #[inline(always)]
-    fn visible(&self, row: usize) -> usize {
-        let visible = self.first_visible + (row % self.positions) as isize;
-        visible.clamp(0, self.keys as isize) as usize
+    fn visible(&self, row: usize) -> Range<usize> {
+        let (position, keys) = ((row % self.positions) as isize, self.keys as isize);
+        let start = (self.visible.0 + position).clamp(0, keys);
+        start as usize..(self.visible.1 + position).clamp(start, keys) as usize
     }
 }
 
-/// Splits a score row at its hidden part and returns the part to exponentiate: the visible scores, padded with `-∞` to
-/// whole vectors because a short tail costs as much as a long row. The rest becomes zero.
+/// Hides what is not `visible` of a score row and returns the part to exponentiate: the visible scores, padded with `-∞`
+/// to whole vectors because a short tail costs as much as a long row. The rest becomes zero.
 #[inline(always)]
-fn mask_row(row: &mut [f32], visible: usize) -> &mut [f32] {
-    let padded = visible.next_multiple_of(LANES).min(row.len());
-    let (seen, hidden) = row.split_at_mut(padded);
-    seen[visible..].fill(f32::NEG_INFINITY);
-    hidden.fill(0.0);
-    seen
+fn mask_row(row: &mut [f32], visible: Range<usize>) -> &mut [f32] {
+    if visible.is_empty() {
+        row.fill(0.0);
+        return &mut [];
+    }
+    let start = visible.start / LANES * LANES;
+    let end = visible.end.next_multiple_of(LANES).min(row.len());
+    row[..start].fill(0.0);
+    row[start..visible.start].fill(f32::NEG_INFINITY);
+    row[visible.end..end].fill(f32::NEG_INFINITY);
+    row[end..].fill(0.0);
+    &mut row[start..end]
 }
 
 multiversion! {
@@ -92,9 +101,10 @@ multiversion! {
     ) {
         let rows = d_probabilities.chunks_exact_mut(mask.keys).zip(probabilities.chunks_exact(mask.keys));
         for (r, (row, p)) in rows.enumerate() {
-            let (seen, hidden) = row.split_at_mut(mask.visible(r));
-            hidden.fill(0.0);
-            for (dp, p) in seen.iter_mut().zip(p) {
+            let visible = mask.visible(r);
+            row[..visible.start].fill(0.0);
+            row[visible.end..].fill(0.0);
+            for (dp, p) in row[visible.clone()].iter_mut().zip(&p[visible]) {
                 *dp = (*dp - delta[r]) * *p * scale;
             }
         }

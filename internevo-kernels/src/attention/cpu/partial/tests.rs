@@ -1,9 +1,9 @@
 //! Attention in steps over virtual ranks, against f64 and against attention in one piece.
 
 use super::super::plan::Plan;
-use super::super::{Saved, backward, forward};
-use super::{Held, PartialAttention, add_kv, backward_step, pack_kv};
-use crate::attention::{QkvLayout, Runs, reference};
+use super::super::{Outcome, backward_interleaved, forward, interleaved};
+use super::{Held, PartialAttention, Saved, add_kv, backward_step, pack_kv};
+use crate::attention::{AttentionMask, QkvLayout, Runs, Segments, reference};
 use crate::testing::*;
 
 /// A packed micro-batch.
@@ -97,8 +97,8 @@ fn any_split_of_the_tokens_agrees_with_f64_forward_and_backward() {
         let held = random_runs(&mut random, tokens, ranks, zig_zag);
         println!("{held:?}");
         let (output, gradient) = batch.in_a_ring(&held);
-        assert_close("output", &output, &reference::forward(&wide(&batch.qkv), layout, &batch.cu_seqlens));
-        let exact = reference::backward(&wide(&batch.qkv), layout, &batch.cu_seqlens, &wide(&batch.d_output));
+        assert_close("output", &output, &reference::packed(&wide(&batch.qkv), layout, &batch.cu_seqlens));
+        let exact = reference::packed_backward(&wide(&batch.qkv), layout, &batch.cu_seqlens, &wide(&batch.d_output));
         assert_close("d_qkv", &gradient, &exact);
     }
 }
@@ -112,8 +112,8 @@ fn long_segments_in_zig_zag_agree_with_f64() {
     batch.cu_seqlens = vec![0, 7, tokens as u32];
     let held = random_runs(&mut random, tokens, 2, true);
     let (output, gradient) = batch.in_a_ring(&held);
-    assert_close("output", &output, &reference::forward(&wide(&batch.qkv), layout, &batch.cu_seqlens));
-    let exact = reference::backward(&wide(&batch.qkv), layout, &batch.cu_seqlens, &wide(&batch.d_output));
+    assert_close("output", &output, &reference::packed(&wide(&batch.qkv), layout, &batch.cu_seqlens));
+    let exact = reference::packed_backward(&wide(&batch.qkv), layout, &batch.cu_seqlens, &wide(&batch.d_output));
     assert_close("d_qkv", &gradient, &exact);
 }
 
@@ -123,10 +123,11 @@ fn one_run_of_all_tokens_has_the_bits_of_attention_in_one_piece() {
     let layout = QkvLayout { kv_heads: 2, q_per_kv: 3, head_dim: 24 };
     let batch = Batch::random(&mut random, layout, 700);
     let (output, gradient) = batch.in_a_ring(&[Runs::from(0..700)]);
-    let (whole, log_sum_exp) = forward(&batch.qkv, layout, &batch.cu_seqlens);
+    let (segments, mask) = (Segments::packed(&batch.cu_seqlens), AttentionMask::default());
+    let (whole, lse) = forward(interleaved(&batch.qkv, layout), layout, &segments, mask);
     assert!(bits(&output) == bits(&whole));
-    let saved = Saved { qkv: &batch.qkv, output: &whole, log_sum_exp: &log_sum_exp };
-    assert!(bits(&gradient) == bits(&backward(saved, layout, &batch.cu_seqlens, &batch.d_output)));
+    let outcome = Outcome { output: &whole, log_sum_exp: &lse, d_output: &batch.d_output, d_log_sum_exp: None };
+    assert!(bits(&gradient) == bits(&backward_interleaved(&batch.qkv, outcome, layout, &segments, mask)));
 }
 
 #[test]
@@ -158,17 +159,19 @@ fn a_query_that_has_seen_no_key_stays_zero_until_it_sees_one() {
     assert_eq!(seen(&state.log_sum_exp), 15);
     state.accumulate(queries, Held { data: &kv(&early), runs: &early }, layout, &batch.cu_seqlens);
     assert_eq!(seen(&state.log_sum_exp), 40);
-    assert_close("output", &state.output, &reference::forward(&wide(&batch.qkv), layout, &batch.cu_seqlens));
+    assert_close("output", &state.output, &reference::packed(&wide(&batch.qkv), layout, &batch.cu_seqlens));
 }
 
 #[test]
 fn pairs_that_see_nothing_of_each_other_are_no_work() {
     let layout = QkvLayout { kv_heads: 1, q_per_kv: 1, head_dim: 4 };
-    let plan = |queries, keys| Plan::new(layout, &Runs::from(queries), &Runs::from(keys), &[0, 100, 200]);
+    let plan = |queries, keys| {
+        Plan::packed(layout, &Runs::from(queries), &Runs::from(keys), &[0, 100, 200], AttentionMask::default())
+    };
     assert!(plan(0..50, 50..100).blocks.is_empty(), "keys after all queries");
     assert!(plan(100..200, 0..100).blocks.is_empty(), "keys of another segment");
     let plan = plan(50..200, 90..110);
-    let visible: usize = plan.blocks.iter().flat_map(|block| plan.tiles(block)).map(|(_, _, n)| n).sum();
+    let visible: usize = plan.blocks.iter().flat_map(|block| plan.tiles(block)).map(|tile| tile.mask.keys).sum();
     assert!(plan.blocks.iter().all(|block| block.len <= 64));
     assert!(visible <= 10 + 2 * 10, "the tail of the first segment's keys once, those of the second in two blocks");
 }
