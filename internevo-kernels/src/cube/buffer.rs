@@ -5,6 +5,9 @@ use cubecl::prelude::BufferArg;
 use cubecl::server::{Handle, ServerError};
 use half::{bf16, f16};
 
+/// Bytes of a buffer at least, for want of elements: a device refuses a binding that is shorter than one load.
+const LEAST_BYTES: usize = 16;
+
 /// A contiguous run of `len` elements in device memory. Cloning shares the memory.
 #[derive(Clone, Debug)]
 pub struct Buffer {
@@ -19,8 +22,7 @@ pub struct Buffer {
 impl Buffer {
     /// Memory for `len` elements, with whatever is in it.
     pub fn empty(client: &Client, len: usize, elem: ElemType) -> Self {
-        // A device refuses a binding of no bytes.
-        Self { handle: client.empty(len.max(1) * elem.size()), len, elem }
+        Self { handle: client.empty((len * elem.size()).max(LEAST_BYTES)), len, elem }
     }
 
     /// Copies `values` to the device, rounded to `elem`: [`F32`], [`F16`] or [`BF16`].
@@ -74,7 +76,35 @@ impl Buffer {
     }
 }
 
-/// Memory of the device with `bytes` in it; one word where there are none, since a device refuses a binding of no bytes.
+/// Memory of the device with `bytes` in it.
 fn upload(client: &Client, bytes: &[u8]) -> Handle {
-    client.create_from_slice(if bytes.is_empty() { &[0; 4] } else { bytes })
+    client.create_from_slice(if bytes.is_empty() { &[0; LEAST_BYTES] } else { bytes })
+}
+
+#[cfg(all(test, feature = "gpu"))]
+mod tests {
+    use crate::cube::testing::on_every_device;
+    use crate::cube::{Buffer, F32};
+
+    #[test]
+    fn a_buffer_is_exclusive_as_long_as_nobody_shares_it() {
+        on_every_device(|client, elem| {
+            for buffer in [Buffer::empty(client, 5, elem), Buffer::from_f32(client, &[1.0; 7], elem)] {
+                assert!(buffer.is_exclusive());
+                let shared = buffer.clone();
+                assert!(!buffer.is_exclusive() && !shared.is_exclusive());
+                drop(shared);
+                assert!(buffer.is_exclusive());
+            }
+        });
+    }
+
+    #[test]
+    fn a_buffer_of_nothing_reads_as_nothing() {
+        on_every_device(|client, elem| {
+            for empty in [Buffer::empty(client, 0, elem), Buffer::from_f32(client, &[], F32)] {
+                assert!(empty.read_f32(client).unwrap().is_empty());
+            }
+        });
+    }
 }

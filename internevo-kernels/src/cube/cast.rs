@@ -46,3 +46,31 @@ fn cast_kernel<I: Float, O: Float, N: Size>(
         y[i] = Vector::cast_from(x[i]);
     }
 }
+
+#[cfg(all(test, feature = "gpu"))]
+mod tests {
+    use super::*;
+    use crate::cube::testing::{clients, floats, poison, random};
+    use crate::testing::Random;
+
+    #[test]
+    fn a_cast_rounds_as_the_host_does_and_keeps_nan() {
+        let mut generator = Random::fresh();
+        for client in clients() {
+            for (from, to) in
+                floats(&client).into_iter().flat_map(|from| floats(&client).into_iter().map(move |to| (from, to)))
+            {
+                for len in [1, 1024, generator.between(2, 3000)] {
+                    let (values, x) = random(&mut generator, &client, len, from);
+                    let values: Vec<f32> = values.iter().map(|value| *value as f32).collect();
+                    let expected = Buffer::from_f32(&client, &values, to).read_f32(&client).unwrap();
+                    poison(&client, len, to);
+                    assert_eq!(cast(&client, &x, to).read_f32(&client).unwrap(), expected, "{len} {from:?} to {to:?}");
+                }
+                let nan = Buffer::from_f32(&client, &[1.0, f32::NAN, 2.0], from);
+                let out = cast(&client, &nan, to).read_f32(&client).unwrap();
+                assert!(out[1].is_nan() && (out[0], out[2]) == (1.0, 2.0), "{out:?}");
+            }
+        }
+    }
+}

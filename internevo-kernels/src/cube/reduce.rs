@@ -1,6 +1,9 @@
 //! Sums and maxima over a cube, in f32: through planes where the device has them, through shared memory otherwise. The order
 //! of summation is fixed by the shape of the launch, so results repeat to the bit.
 
+// A kernel indexes: it has no iterators.
+#![allow(clippy::needless_range_loop)]
+
 use super::{Buffer, Client, F32, Machine, address_type};
 use cubecl::prelude::*;
 
@@ -151,5 +154,69 @@ fn column_sums_kernel(
             total += parts[(lane * columns + UNIT_POS_X) as usize];
         }
         sums[column] = total;
+    }
+}
+
+#[cfg(all(test, feature = "gpu"))]
+mod tests {
+    use super::*;
+    use crate::cube::testing::{assert_buffer, clients, random};
+    use crate::testing::Random;
+
+    /// Sum and maximum of a value per unit, as each unit sees them.
+    #[cube(launch_unchecked)]
+    fn reduce_kernel(x: &[f32], sums: &mut [f32], maxima: &mut [f32], #[comptime] units: u32, #[comptime] plane: u32) {
+        let mut scratch = Shared::<[f32]>::new_slice(comptime!(scratch_len(units, plane)));
+        let unit = UNIT_POS_X as usize;
+        // Twice, so that the second use of the scratch space meets the leftovers of the first.
+        maxima[unit] = cube_max(x[unit], &mut scratch, units, plane);
+        sums[unit] = cube_sum(x[unit], &mut scratch, units, plane);
+    }
+
+    #[test]
+    fn every_unit_gets_the_sum_and_the_maximum_with_planes_and_without() {
+        let mut generator = Random::fresh();
+        for client in clients() {
+            let machine = Machine::of(&client);
+            let planes = [1, machine.plane];
+            for (units, plane) in [1, 8, 32, 256].into_iter().flat_map(|units| planes.map(|plane| (units, plane))) {
+                if units > machine.max_units || (units > 1 && units < plane) {
+                    continue;
+                }
+                let n = units as usize;
+                let (x, x_on) = random(&mut generator, &client, n, F32);
+                let [sums, maxima] = [(); 2].map(|()| Buffer::from_f32(&client, &vec![f32::NAN; n], F32));
+                let (count, dim) = (machine.count(1), CubeDim::new_1d(units));
+                // SAFETY: every buffer has an element per unit.
+                unsafe {
+                    let (x, sums, maxima) = (x_on.arg(), sums.arg(), maxima.arg());
+                    reduce_kernel::launch_unchecked(&client, count, dim, x, sums, maxima, units, plane);
+                }
+                let sum = x.iter().sum::<f64>();
+                let largest = x.iter().copied().fold(f64::MIN, f64::max);
+                let scale = x.iter().map(|v| v.abs()).sum::<f64>();
+                for unit in sums.read_f32(&client).unwrap() {
+                    assert!(
+                        (f64::from(unit) - sum).abs() <= 1e-6 * scale,
+                        "{units} units, plane {plane}: {unit}, not {sum}"
+                    );
+                }
+                assert_eq!(maxima.read_f32(&client).unwrap(), vec![largest as f32; n], "{units} units, plane {plane}");
+            }
+        }
+    }
+
+    #[test]
+    fn columns_add_up() {
+        let mut generator = Random::fresh();
+        for client in clients() {
+            for (rows, width) in [(1, 1), (3, 32), (generator.between(1, 200), generator.between(1, 200))] {
+                let (matrix, on_device) = random(&mut generator, &client, rows * width, F32);
+                let exact: Vec<f64> =
+                    (0..width).map(|column| matrix.iter().skip(column).step_by(width).sum()).collect();
+                let sums = column_sums(&client, &on_device, width);
+                assert_buffer(&format!("{rows}x{width}"), &client, &sums, &exact, F32);
+            }
+        }
     }
 }

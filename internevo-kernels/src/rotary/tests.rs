@@ -94,8 +94,7 @@ fn dynamic_scaling_leaves_the_first_pair_alone_and_interpolates_the_last_by_its_
 
 #[test]
 fn yarn_keeps_fast_pairs_interpolates_slow_ones_and_lengthens_all() {
-    let scaling =
-        RotaryScaling::Yarn { factor: 8.0, original_positions: 4096, beta_fast: 32.0, beta_slow: 1.0 };
+    let scaling = RotaryScaling::Yarn { factor: 8.0, original_positions: 4096, beta_fast: 32.0, beta_slow: 1.0 };
     // Turns of pair i in the original context: 4096 / 2π · 10000^(-i/64) is 32 at pair 20.94, 1 at pair 45.03.
     assert_angles(scaling, 128, 16, |pair, plain| {
         let ramp = ((pair as f64 - 20.0) / 26.0).clamp(0.0, 1.0);
@@ -107,12 +106,8 @@ fn yarn_keeps_fast_pairs_interpolates_slow_ones_and_lengthens_all() {
 
 #[test]
 fn llama_3_scaling_blends_by_wavelength() {
-    let scaling = RotaryScaling::Llama3 {
-        factor: 8.0,
-        low_frequency: 1.0,
-        high_frequency: 4.0,
-        original_positions: 8192,
-    };
+    let scaling =
+        RotaryScaling::Llama3 { factor: 8.0, low_frequency: 1.0, high_frequency: 4.0, original_positions: 8192 };
     assert_angles(scaling, 128, 16, |_, plain| {
         let wavelength = std::f64::consts::TAU / plain;
         match wavelength {
