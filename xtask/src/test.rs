@@ -11,7 +11,10 @@ use crate::command::{cargo, fetch, step};
 const BENCHES: [&str; 4] = ["kernels", "train_step", "pipeline", "collectives"];
 
 /// Features that need Open MPI.
-const MPI: &str = "--features=internevo-cli/mpi,internevo-parallel/mpi";
+const MPI: &str = "internevo-cli/mpi,internevo-parallel/mpi";
+
+/// Features that need a Vulkan device; Mesa's software one will do.
+const GPU: &str = "internevo-kernels/wgpu,internevo-kernels/codegen";
 
 /// What to run.
 #[derive(clap::Args)]
@@ -24,25 +27,29 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     // A test builds a package outside the workspace, offline.
     fetch("tests that build offline may fail");
-    let features = match without_mpi() {
-        None => Some(MPI),
-        Some(reason) => {
-            println!("── skipped: everything with a process per rank: {reason}");
-            None
+    let mut features = Vec::new();
+    for (feature, what, lacking) in [
+        (MPI, "everything with a process per rank", without_mpi()),
+        (GPU, "kernels on a GPU", without_vulkan()),
+    ] {
+        match lacking {
+            None => features.push(feature),
+            Some(reason) => println!("── skipped: {what}: {reason}"),
         }
-    };
+    }
+    let features = (!features.is_empty()).then(|| format!("--features={}", features.join(",")));
     if !args.tests_only {
         step("format", cargo().args(["fmt", "--all", "--check"]))?;
         let mut lints = cargo();
-        lints.args(["clippy", "--locked", "--workspace", "--all-targets"]).args(features);
+        lints.args(["clippy", "--locked", "--workspace", "--all-targets"]).args(&features);
         step("lints", lints.args(["--", "-D", "warnings"]))?;
     }
     let mut tests = cargo();
-    step("tests and documentation examples", tests.args(["test", "--locked", "--workspace"]).args(features))?;
+    step("tests and documentation examples", tests.args(["test", "--locked", "--workspace"]).args(&features))?;
     // The whole workspace again, so that the features of its dependencies, and with them their builds, stay the same.
     let benches = BENCHES.iter().flat_map(|name| ["--bench", name]);
     let mut once = cargo();
-    step("benches, one iteration each", once.args(["test", "--locked", "--workspace"]).args(features).args(benches))
+    step("benches, one iteration each", once.args(["test", "--locked", "--workspace"]).args(&features).args(benches))
 }
 
 /// Why the tests with a process per rank cannot be built and run here, if they cannot.
@@ -63,4 +70,16 @@ fn without_mpi() -> Option<String> {
     folders.extend(["/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu"].map(Into::into));
     let found = folders.iter().any(|folder| has_library(folder));
     (!found).then(|| "there is no libclang, which reads MPI's headers (Debian: libclang-dev)".to_owned())
+}
+
+/// Why kernels cannot run on a Vulkan device here, if they cannot.
+fn without_vulkan() -> Option<String> {
+    let is_driver = |folder: &str| {
+        let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.file_name());
+        names.into_iter().any(|name| name.to_string_lossy().ends_with(".json"))
+    };
+    let named = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"].iter().any(|name| std::env::var_os(name).is_some());
+    let installed = ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d"];
+    let found = named || installed.into_iter().any(is_driver);
+    (!found).then(|| "there is no Vulkan driver (Debian: mesa-vulkan-drivers and libvulkan1)".to_owned())
 }
