@@ -17,6 +17,8 @@ pub struct Check {
     pub elem: ElemType,
     /// Its sizes.
     pub shape: String,
+    /// Whether it is a route through tensor cores, for devices that have them.
+    pub tensor_cores: bool,
     /// Runs it on inputs from this seed: `‖out − ref‖ / ‖ref‖`, the largest of its outputs'.
     pub run: Box<dyn Fn(&Client, u64) -> anyhow::Result<f64>>,
 }
@@ -87,6 +89,7 @@ fn add(
     elem: ElemType,
     shape: String,
     run: impl Fn(&Client, u64) -> anyhow::Result<f64> + 'static,
-) {
-    checks.push(Check { name: name.to_owned(), elem, shape, run: Box::new(run) });
+) -> &mut Check {
+    checks.push(Check { name: name.to_owned(), elem, shape, tensor_cores: false, run: Box::new(run) });
+    checks.last_mut().expect("just added")
 }

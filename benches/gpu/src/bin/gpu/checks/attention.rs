@@ -3,7 +3,7 @@
 use internevo_kernels::QkvLayout;
 use internevo_kernels::attention::cube::{self as kernels, Attention, Outcome, Route};
 use internevo_kernels::attention::{AttentionMask, Segments, reference};
-use internevo_kernels::cube::{BF16, Buffer, Client, ElemType, F16, F32};
+use internevo_kernels::cube::{Buffer, Client, ElemType, F32};
 
 use super::{Check, Draw, add as check, error, worst};
 
@@ -16,9 +16,10 @@ pub fn add(checks: &mut Vec<Check>, elem: ElemType, tiny: bool) {
         let routes: &[Route] = if elem == F32 { &[Route::Portable] } else { &[Route::Mma, Route::Portable] };
         for &route in routes {
             let shape = format!("{ends:?}×{}/2×{head_dim}", 2 * layout.q_per_kv);
-            check(checks, &format!("attention by {route:?}"), elem, shape, move |client, seed| {
+            let added = check(checks, &format!("attention by {route:?}"), elem, shape, move |client, seed| {
                 compare(client, seed, route, elem, layout, ends)
             });
+            added.tensor_cores = route == Route::Mma;
         }
     }
 }
@@ -39,7 +40,6 @@ fn compare(
     let operands = layout.interleaved().map(|heads| heads.on(&qkv_gpu));
     let attention =
         Attention { layout, segments: &segments, mask: AttentionMask::default(), scale: layout.scale() as f32 };
-    let route = if serves(client, elem) { route } else { Route::Portable };
     let (output, lse) = kernels::forward_by(route, client, &operands, &attention);
     // Every row belongs to a segment, so all of the gradient must be written.
     let d_qkv_gpu = Buffer::from_f32(client, &vec![f32::NAN; qkv_gpu.len], elem);
@@ -49,9 +49,4 @@ fn compare(
     let y = reference::packed(&qkv, layout, ends);
     let d_qkv = reference::packed_backward(&qkv, layout, ends, &dy);
     worst([error(client, &output, &y), error(client, &d_qkv_gpu, &d_qkv)])
-}
-
-/// Whether the device has tensor cores for the type: without them only the portable route can be checked.
-fn serves(client: &Client, elem: ElemType) -> bool {
-    [F16, BF16].contains(&elem) && !client.properties().features.matmul.mma.is_empty()
 }
