@@ -41,8 +41,7 @@ fn updates_agree_with_f64_and_padding_stays() {
     let (start, segments) = (random.values(len), ragged(&mut random, len));
     let (mut master, mut m, mut v, mut copy) = (start.clone(), vec![0.0; len], vec![0.0; len], vec![0x4040; len]);
     let exact = after_updates(&mut random, &start, &segments, |grad, update| {
-        let state =
-            State { master: &mut master, exp_avg: &mut m, exp_avg_sq: &mut v, copy: Some(copy.as_mut_slice()) };
+        let state = State { master: &mut master, exp_avg: &mut m, exp_avg_sq: &mut v, copy: Some(copy.as_mut_slice()) };
         step(state, grad, &segments, update);
     });
     for (what, out, exact) in [("master", &master, &exact[0]), ("m", &m, &exact[1]), ("v", &v, &exact[2])] {

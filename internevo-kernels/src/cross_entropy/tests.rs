@@ -170,7 +170,8 @@ mod gpu {
     fn loss_counts_and_gradient_in_place_agree_with_f64_for_odd_vocabularies() {
         let mut generator = Random::fresh();
         on_every_device(|client, elem| {
-            for (vocab, options) in VOCABS.iter().flat_map(|vocab| plain_and_full(0.5).map(|options| (*vocab, options))) {
+            for (vocab, options) in VOCABS.iter().flat_map(|vocab| plain_and_full(0.5).map(|options| (*vocab, options)))
+            {
                 let tokens = 4 * generator.between(1, 6) + generator.between(0, 1);
                 let (x, logits) = random(&mut generator, client, tokens * vocab, elem);
                 let labels = labels(&mut generator, tokens, vocab);

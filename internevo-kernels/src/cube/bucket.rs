@@ -1,8 +1,8 @@
 //! Many tensors copied into one flat buffer and back, with a cast on the way: gradients and parameters packed for communication.
 //! One launch serves as many tensors as the device binds at once.
 //!
-//! A bucket holds its tensors one after the other, without gaps. Loads are 16 bytes of the narrower type where the lengths of
-//! the tensors that share a launch allow it.
+//! A bucket holds its tensors one after the other, without gaps. Loads are 16 bytes of the narrower type for the tensors whose
+//! length and place in the bucket allow it; the others have launches of their own.
 
 use super::{Buffer, Client, ElemType, Machine, address_type};
 use cubecl::prelude::*;
@@ -22,7 +22,7 @@ pub fn gather(client: &Client, tensors: &[&Buffer], elem: ElemType) -> Buffer {
     for group in Group::all(client, tensors, &bucket) {
         let (count, dim) = group.launch(client);
         // SAFETY: a unit beyond the last load of the group does nothing; the others read the one tensor whose range theirs is
-        // in, and the ranges of all tensors lie side by side in the bucket.
+        // in, and every tensor has a part of the bucket to itself.
         unsafe {
             gather_kernel::launch_unchecked(
                 client,
@@ -32,8 +32,8 @@ pub fn gather(client: &Client, tensors: &[&Buffer], elem: ElemType) -> Buffer {
                 group.vector,
                 group.tensors.iter().map(|tensor| tensor.arg()).collect(),
                 group.ends.iter().copied().collect(),
+                group.places.iter().copied().collect(),
                 bucket.arg(),
-                group.first,
                 group.tensors[0].elem,
                 elem,
             );
@@ -59,8 +59,8 @@ pub fn scatter(client: &Client, bucket: &Buffer, tensors: &[&Buffer]) {
                 group.vector,
                 group.tensors.iter().map(|tensor| tensor.arg()).collect(),
                 group.ends.iter().copied().collect(),
+                group.places.iter().copied().collect(),
                 bucket.arg(),
-                group.first,
                 bucket.elem,
                 group.tensors[0].elem,
             );
@@ -68,15 +68,15 @@ pub fn scatter(client: &Client, bucket: &Buffer, tensors: &[&Buffer]) {
     }
 }
 
-/// Tensors that share a launch, side by side in a bucket.
+/// Tensors that share a launch.
 struct Group<'a> {
     tensors: Vec<&'a Buffer>,
     /// Elements per load.
     vector: usize,
-    /// Where the tensors end in the part of the bucket that is the group's, in loads.
+    /// Up to which unit each tensor is copied, a load by a unit.
     ends: Vec<usize>,
-    /// Where that part begins in the bucket, in loads.
-    first: usize,
+    /// Where each tensor begins in the bucket, in loads.
+    places: Vec<usize>,
 }
 
 impl<'a> Group<'a> {
@@ -88,22 +88,31 @@ impl<'a> Group<'a> {
         let machine = Machine::of(client);
         let narrower = if elem.size() < bucket.elem.size() { elem } else { bucket.elem };
         let size = GROUP.min(machine.max_buffers.saturating_sub(OTHER_BUFFERS)).max(1);
+        let mut groups: Vec<Self> = Vec::new();
         let mut start = 0;
-        let filled: Vec<_> = tensors.iter().copied().filter(|tensor| tensor.len > 0).collect();
-        let group = |tensors: &[&'a Buffer]| {
-            let lengths = tensors.iter().map(|tensor| tensor.len);
-            let vector = lengths.clone().chain([start]).map(|len| machine.vector(narrower, len)).min();
-            let vector = vector.expect("the start is among them");
-            let end = |end: &mut usize, len| {
-                *end += len / vector;
-                Some(*end)
-            };
-            let ends: Vec<_> = lengths.clone().scan(0, end).collect();
-            let first = start / vector;
-            start += lengths.sum::<usize>();
-            Self { tensors: tensors.to_vec(), vector, ends, first }
-        };
-        filled.chunks(size).map(group).collect()
+        for tensor in tensors.iter().copied().filter(|tensor| tensor.len > 0) {
+            let vector = machine.vector(narrower, tensor.len).min(machine.vector(narrower, start));
+            let open = groups.iter_mut().find(|group| group.vector == vector && group.tensors.len() < size);
+            match open {
+                Some(group) => group.push(tensor, start),
+                None => groups.push(Self::of(tensor, start, vector)),
+            }
+            start += tensor.len;
+        }
+        groups
+    }
+
+    fn of(tensor: &'a Buffer, start: usize, vector: usize) -> Self {
+        let mut group = Self { tensors: Vec::new(), vector, ends: Vec::new(), places: Vec::new() };
+        group.push(tensor, start);
+        group
+    }
+
+    /// Adds a tensor that begins `start` elements into the bucket.
+    fn push(&mut self, tensor: &'a Buffer, start: usize) {
+        self.ends.push(self.ends.last().unwrap_or(&0) + tensor.len / self.vector);
+        self.places.push(start / self.vector);
+        self.tensors.push(tensor);
     }
 
     fn launch(&self, client: &Client) -> (CubeCount, CubeDim) {
@@ -115,8 +124,8 @@ impl<'a> Group<'a> {
 fn gather_kernel<I: Float, O: Float, N: Size>(
     tensors: Sequence<Box<[Vector<I, N>]>>,
     ends: Sequence<usize>,
+    places: Sequence<usize>,
     bucket: &mut [Vector<O, N>],
-    first: usize,
     #[define(I)] _from: ElemType,
     #[define(O)] _to: ElemType,
 ) {
@@ -126,7 +135,7 @@ fn gather_kernel<I: Float, O: Float, N: Size>(
     for t in 0..comptime!(tensors.len()) {
         let end = ends[t];
         if i >= start && i < end {
-            bucket[first + i] = Vector::cast_from(tensors[t][i - start]);
+            bucket[places[t] + i - start] = Vector::cast_from(tensors[t][i - start]);
         }
         start = end;
     }
@@ -136,8 +145,8 @@ fn gather_kernel<I: Float, O: Float, N: Size>(
 fn scatter_kernel<I: Float, O: Float, N: Size>(
     tensors: &mut Sequence<Box<[Vector<O, N>]>>,
     ends: Sequence<usize>,
+    places: Sequence<usize>,
     bucket: &[Vector<I, N>],
-    first: usize,
     #[define(I)] _from: ElemType,
     #[define(O)] _to: ElemType,
 ) {
@@ -148,7 +157,7 @@ fn scatter_kernel<I: Float, O: Float, N: Size>(
         let end = ends[t];
         if i >= start && i < end {
             let tensor = tensors.index_mut(t);
-            tensor[i - start] = Vector::cast_from(bucket[first + i]);
+            tensor[i - start] = Vector::cast_from(bucket[places[t] + i - start]);
         }
         start = end;
     }
@@ -175,7 +184,7 @@ mod tests {
             for (from, to) in
                 floats(&client).into_iter().flat_map(|from| floats(&client).into_iter().map(move |to| (from, to)))
             {
-                for lengths in [&odd, &even, &vec![8, 0, 1024, 3], &vec![5]] {
+                for lengths in [&odd, &even, &vec![8, 0, 1024, 3, 16], &vec![5]] {
                     let (values, parts) = tensors(&client, lengths, from);
                     let parts: Vec<&Buffer> = parts.iter().collect();
                     poison(&client, lengths.iter().sum(), to);

@@ -4,11 +4,10 @@ use cubecl::prelude::*;
 
 /// 0, 1, 2, ... up to the size of a vector.
 #[cube]
-pub fn lane_indices<N: Size>() -> Vector<u32, N> {
+pub(crate) fn lane_indices<N: Size>() -> Vector<u32, N> {
     let mut lanes = Vector::<u32, N>::new(0u32);
-    let width = N::value();
     #[unroll]
-    for lane in 1..width {
+    for lane in 1..N::value() {
         lanes.insert(lane, comptime!(lane as u32).runtime());
     }
     lanes
@@ -16,11 +15,10 @@ pub fn lane_indices<N: Size>() -> Vector<u32, N> {
 
 /// The largest lane.
 #[cube]
-pub fn vector_max<N: Size>(value: Vector<f32, N>) -> f32 {
+pub(crate) fn vector_max<N: Size>(value: Vector<f32, N>) -> f32 {
     let mut largest = value.extract(0usize);
-    let width = N::value();
     #[unroll]
-    for lane in 1..width {
+    for lane in 1..N::value() {
         largest = max(largest, value.extract(lane));
     }
     largest
@@ -28,7 +26,7 @@ pub fn vector_max<N: Size>(value: Vector<f32, N>) -> f32 {
 
 /// Whether a number is neither NaN nor infinite, from its bits: no fast-math assumption can optimise that away.
 #[cube]
-pub fn is_finite(value: f32) -> bool {
+pub(crate) fn is_finite(value: f32) -> bool {
     let exponent = u32::reinterpret(value) & 0x7f80_0000u32;
     exponent != 0x7f80_0000u32
 }

@@ -7,7 +7,7 @@
 pub mod bucket;
 mod buffer;
 mod cast;
-pub mod lanes;
+pub(crate) mod lanes;
 mod machine;
 #[cfg(feature = "codegen")]
 pub mod recorder;

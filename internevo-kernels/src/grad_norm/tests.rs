@@ -44,7 +44,8 @@ fn bits_do_not_depend_on_threads() {
     let mut random = Random::fresh();
     let tensors = [random.values(300_000), random.values(77_777)];
     assert_deterministic("grad_norm", || {
-        let (norm, factor) = squares(&[&tensors[0], &tensors[1]]).norm_and_factor(Limits { unscale: 1.0, max_norm: 1.0 });
+        let (norm, factor) =
+            squares(&[&tensors[0], &tensors[1]]).norm_and_factor(Limits { unscale: 1.0, max_norm: 1.0 });
         let mut scaled = tensors.clone();
         scale_in_place(&mut scaled.each_mut().map(Vec::as_mut_slice), factor);
         let mut out = scaled.concat();

@@ -59,10 +59,7 @@ fn on_gpu(x: Tensor<2>, weight: Tensor<3>, shape: Shape, offsets: &[u32]) -> Ten
             let dw = cube::backward_weight(client, shape, &dy.buffer(), &x.buffer(), &offsets);
             cast(client, &dw, dy.buffer().elem)
         });
-        [
-            dx.map(|dx| dy.with(dx, x_shape).into_dispatch()),
-            dw.map(|dw| dy.with(dw, weight_shape).into_dispatch()),
-        ]
+        [dx.map(|dx| dy.with(dx, x_shape).into_dispatch()), dw.map(|dw| dy.with(dw, weight_shape).into_dispatch())]
     })
 }
 
@@ -75,7 +72,8 @@ fn composed(x: Tensor<2>, weight: Tensor<3>, shape: Shape, offsets: &[u32]) -> T
     });
     let products: Vec<Tensor<2>> = products.collect();
     if products.is_empty() {
-        return x.matmul(weight.reshape([shape.experts * shape.d_out, shape.d_in]).narrow(0, 0, shape.d_out).transpose());
+        return x
+            .matmul(weight.reshape([shape.experts * shape.d_out, shape.d_in]).narrow(0, 0, shape.d_out).transpose());
     }
     Tensor::cat(products, 0)
 }

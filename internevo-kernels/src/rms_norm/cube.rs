@@ -8,14 +8,15 @@ use crate::cube::reduce::{column_sums, cube_sum, scratch_len, vector_sum};
 use crate::cube::{Buffer, Client, ElemType, F32, Machine, address_type};
 use cubecl::prelude::*;
 
-/// Bytes of a row that a unit keeps in registers at most, in the forward and for each of the three operands of the backward.
+/// Bytes of a row that a unit keeps in registers at most, in the forward and for each of the two operands of the backward.
 const KEPT_FORWARD: usize = 128;
 const KEPT_BACKWARD: usize = 64;
 
 /// Columns of the weight gradient that a unit adds up in registers at most.
 const SUMMED: usize = 64;
 
-/// Units of a cube of the backward at most: with more, each gets too few registers.
+/// Units of a cube of the backward at most: with more, each gets too few registers. Below that a unit takes one load of a row,
+/// since with two it needs so many registers that half as many units are at work.
 const BACKWARD_UNITS: u32 = 512;
 
 /// What the forward with a residual gives.
@@ -74,7 +75,7 @@ pub fn backward_residual(
     assert!(d_sum.is_none_or(|d| (d.len, d.elem) == (x.len, x.elem)), "RMSNorm: gradient of the sum");
     let overwrite = dy.is_exclusive();
     let machine = Machine::of(client);
-    let plan = Plan::new(&machine, x.elem, width, BACKWARD_UNITS);
+    let plan = Plan::backward(&machine, x.elem, width);
     let cubes = rows.min(machine.resident(plan.units));
     let rows_per_cube = rows.div_ceil(cubes.max(1)).max(1);
     let cubes = rows.div_ceil(rows_per_cube);
@@ -121,7 +122,7 @@ fn launch_forward(client: &Client, x: &Buffer, residual: Option<&Buffer>, weight
     let sum = residual.map(|_| Buffer::empty(client, x.len, x.elem));
     let rstd = Buffer::empty(client, rows, F32);
     let machine = Machine::of(client);
-    let plan = Plan::new(&machine, x.elem, width, u32::MAX);
+    let plan = Plan::forward(&machine, x.elem, width);
     // SAFETY: a cube without a row stops; inside its row every index is below `width`. Without a residual the kernel touches
     // neither of the two arguments that stand in for it.
     unsafe {
@@ -165,9 +166,20 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(machine: &Machine, elem: ElemType, width: usize, most_units: u32) -> Self {
+    fn forward(machine: &Machine, elem: ElemType, width: usize) -> Self {
         let vector = machine.vector(elem, width);
-        let (loads, units) = (width / vector, machine.units(width, vector).min(most_units));
+        Self::with(machine.units(width, vector), vector, elem, width)
+    }
+
+    fn backward(machine: &Machine, elem: ElemType, width: usize) -> Self {
+        let vector = machine.vector(elem, width);
+        // As many units as a row of twice the width has: one load for each.
+        let units = machine.units(2 * width, vector).min(BACKWARD_UNITS);
+        Self::with(units, vector, elem, width)
+    }
+
+    fn with(units: u32, vector: usize, elem: ElemType, width: usize) -> Self {
+        let loads = width / vector;
         Self { vector, loads, units, own: loads.div_ceil(units as usize), load_bytes: (vector * elem.size()).max(4) }
     }
 }
@@ -264,7 +276,7 @@ fn forward_kernel<F: Float, N: Size>(
     }
 }
 
-/// With `kept`, a unit holds its loads of a row's input and gradient, and of the weight; with `summed`, its columns of the
+/// With `kept`, a unit holds its loads of a row's input and gradient; with `summed`, its columns of the
 /// weight gradient, which are otherwise added up in `partial`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn backward_kernel<F: Float, N: Size>(
@@ -299,7 +311,6 @@ fn backward_kernel<F: Float, N: Size>(
     let slots = comptime!(if kept { own } else { 1 });
     let mut inputs = Array::<Vector<F, N>>::new(slots);
     let mut gradients = Array::<Vector<F, N>>::new(slots);
-    let mut weights = Array::<Vector<F, N>>::new(slots);
     let mut dw = Array::<Vector<f32, N>>::new(comptime!(if summed { own } else { 1 }));
     #[unroll(unroll)]
     for k in 0..own {
@@ -307,11 +318,8 @@ fn backward_kernel<F: Float, N: Size>(
         if comptime!(summed) {
             dw[k] = Vector::new(0.0f32);
         }
-        if i < loads {
-            if comptime!(kept) {
-                weights[k] = weight[i];
-            }
-            if comptime!(!summed) {
+        if comptime!(!summed) {
+            if i < loads {
                 partial[block * loads + i] = Vector::new(0.0f32);
             }
         }
@@ -338,10 +346,9 @@ fn backward_kernel<F: Float, N: Size>(
                 if i < loads {
                     let value = if comptime!(kept) { inputs[k] } else { x[start + i] };
                     let gradient = if comptime!(kept) { gradients[k] } else { dy[start + i] };
-                    let scale = if comptime!(kept) { weights[k] } else { weight[i] };
                     let normal = Vector::<f32, N>::cast_from(value) * rstd;
                     let gradient = Vector::<f32, N>::cast_from(gradient);
-                    dot += gradient * Vector::<f32, N>::cast_from(scale) * normal;
+                    dot += gradient * Vector::<f32, N>::cast_from(weight[i]) * normal;
                     if comptime!(summed) {
                         dw[k] += gradient * normal;
                     } else {
@@ -357,9 +364,8 @@ fn backward_kernel<F: Float, N: Size>(
                 if i < loads {
                     let value = if comptime!(kept) { inputs[k] } else { x[start + i] };
                     let gradient = if comptime!(kept) { gradients[k] } else { dy[start + i] };
-                    let scale = if comptime!(kept) { weights[k] } else { weight[i] };
                     let normal = Vector::<f32, N>::cast_from(value) * rstd;
-                    let scaled = Vector::<f32, N>::cast_from(gradient) * Vector::<f32, N>::cast_from(scale);
+                    let scaled = Vector::<f32, N>::cast_from(gradient) * Vector::<f32, N>::cast_from(weight[i]);
                     let mut sum = (scaled - normal * mean) * rstd;
                     if comptime!(fused) {
                         sum += Vector::<f32, N>::cast_from(d_sum[start + i]);

@@ -210,7 +210,16 @@ pub(super) fn gradient_kernel<F: Float, N: Size>(
         let value = Vector::<f32, N>::cast_from(logits[i]);
         let lanes = lane_indices::<N>();
         let mut gradient = row_gradient::<N>(
-            value, lanes, column, labels[row], log_sum_exp[row], first_word, scale, on_label, even, z_loss_twice,
+            value,
+            lanes,
+            column,
+            labels[row],
+            log_sum_exp[row],
+            first_word,
+            scale,
+            on_label,
+            even,
+            z_loss_twice,
         );
         if comptime!(words % width != 0) {
             // The lane at which the next row begins.
@@ -218,7 +227,15 @@ pub(super) fn gradient_kernel<F: Float, N: Size>(
             while next < comptime!(width as u32) {
                 row += 1;
                 let other = row_gradient::<N>(
-                    value, lanes, 0u32 - next, labels[row], log_sum_exp[row], first_word, scale, on_label, even,
+                    value,
+                    lanes,
+                    0u32 - next,
+                    labels[row],
+                    log_sum_exp[row],
+                    first_word,
+                    scale,
+                    on_label,
+                    even,
                     z_loss_twice,
                 );
                 gradient = select_many(lanes.greater_equal(&Vector::new(next)), other, gradient);

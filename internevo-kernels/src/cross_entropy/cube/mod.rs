@@ -93,13 +93,7 @@ pub fn forward_with_gradient(
 ///
 /// # Panics
 /// If `logits` is not a row of the shard for each label.
-pub fn statistics(
-    client: &Client,
-    logits: &Buffer,
-    shard: &VocabShard,
-    labels: &Labels,
-    options: Options,
-) -> Buffer {
+pub fn statistics(client: &Client, logits: &Buffer, shard: &VocabShard, labels: &Labels, options: Options) -> Buffer {
     let rows = rows(logits, shard, labels);
     let (machine, words) = (Machine::of(client), shard.words());
     let statistics = Buffer::empty(client, rows * STATISTICS, F32);

@@ -33,7 +33,11 @@ pub fn backward_weight(client: &Client, shape: Shape, dy: &Buffer, x: &Buffer, o
 }
 
 fn rows(matrix: &Buffer, width: usize) -> usize {
-    assert!(width > 0 && matrix.len.is_multiple_of(width), "grouped_gemm: {} elements are no rows of {width}", matrix.len);
+    assert!(
+        width > 0 && matrix.len.is_multiple_of(width),
+        "grouped_gemm: {} elements are no rows of {width}",
+        matrix.len
+    );
     matrix.len / width
 }
 

@@ -173,8 +173,7 @@ fn tensor_core_kernel<F: Float, O: Float, N: Size>(
     #[unroll]
     for load in 0..LOADS {
         let i = load * UNITS + UNIT_POS_X;
-        a_next[load as usize] =
-            fetch::<F, N>(a, 0usize, i, task.m, task.m_end, k, task.k_end, a_stride, a_along_k);
+        a_next[load as usize] = fetch::<F, N>(a, 0usize, i, task.m, task.m_end, k, task.k_end, a_stride, a_along_k);
         b_next[load as usize] = fetch::<F, N>(b, b_base, i, task.n, n_size, k, task.k_end, b_stride, b_along_k);
     }
     while k < task.k_end {
@@ -190,8 +189,7 @@ fn tensor_core_kernel<F: Float, O: Float, N: Size>(
         #[unroll]
         for load in 0..LOADS {
             let i = load * UNITS + UNIT_POS_X;
-            a_next[load as usize] =
-                fetch::<F, N>(a, 0usize, i, task.m, task.m_end, k, task.k_end, a_stride, a_along_k);
+            a_next[load as usize] = fetch::<F, N>(a, 0usize, i, task.m, task.m_end, k, task.k_end, a_stride, a_along_k);
             b_next[load as usize] = fetch::<F, N>(b, b_base, i, task.n, n_size, k, task.k_end, b_stride, b_along_k);
         }
         #[unroll]
@@ -242,7 +240,8 @@ fn multiply_step<F: Float, N: Size>(
         let start = fragment_place(plane_n + comptime!(across as u32 * SIDE), d, b_along_k);
         let part = b_slice.slice(start, b_slice.len());
         // SAFETY: loaded right below.
-        let mut b_part = unsafe { cmma::Matrix::<F>::uninitialized(MatrixIdent::B, 16usize, 16usize, 16usize, b_layout) };
+        let mut b_part =
+            unsafe { cmma::Matrix::<F>::uninitialized(MatrixIdent::B, 16usize, 16usize, 16usize, b_layout) };
         cmma::load(&mut b_part, part, comptime!(line(b_along_k)));
         b_parts.push(b_part);
     }
@@ -251,7 +250,8 @@ fn multiply_step<F: Float, N: Size>(
         let start = fragment_place(plane_m + comptime!(down as u32 * SIDE), d, a_along_k);
         let part = a_slice.slice(start, a_slice.len());
         // SAFETY: loaded right below.
-        let mut a_part = unsafe { cmma::Matrix::<F>::uninitialized(MatrixIdent::A, 16usize, 16usize, 16usize, a_layout) };
+        let mut a_part =
+            unsafe { cmma::Matrix::<F>::uninitialized(MatrixIdent::A, 16usize, 16usize, 16usize, a_layout) };
         cmma::load(&mut a_part, part, comptime!(line(a_along_k)));
         #[unroll]
         for across in 0..ACROSS {

@@ -121,7 +121,16 @@ fn tiled_kernel<F: Float, O: Float, N: Size>(
     while k < task.k_end {
         sync_cube();
         load_slice::<F, N>(
-            a, &mut a_slice, 0usize, task.m, task.m_end, k, task.k_end, problem.a_stride(), problem.by_rows(), units,
+            a,
+            &mut a_slice,
+            0usize,
+            task.m,
+            task.m_end,
+            k,
+            task.k_end,
+            problem.a_stride(),
+            problem.by_rows(),
+            units,
         );
         load_slice::<F, N>(
             b,

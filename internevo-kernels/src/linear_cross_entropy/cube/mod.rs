@@ -169,8 +169,7 @@ impl Head<'_> {
             let out = View::new(&part, 0, words, self.width, self.width);
             multiply(self.client, out, gradient, self.rows_of(self.hidden, start, rows));
             let offset = (first * self.width * F32.size()) as u64;
-            let target =
-                Buffer { handle: sum.handle.clone().offset_start(offset), len: words * self.width, elem: F32 };
+            let target = Buffer { handle: sum.handle.clone().offset_start(offset), len: words * self.width, elem: F32 };
             add_in_place(self.client, &target, &part);
         }
     }
