@@ -48,4 +48,11 @@ impl<'a> Inputs<'a> {
         let mut random = Random::new(1);
         Buffer::from_u32(self.client, &(0..len).map(|_| random.below(bound)).collect::<Vec<_>>())
     }
+
+    /// `groups + 1` ends of groups of `rows` rows, of uneven sizes.
+    pub fn offsets(&self, rows: usize, groups: usize) -> Buffer {
+        let end = |group: usize| (rows * group * group).div_ceil(groups * groups) as u32;
+        let ends: Vec<u32> = (0..=groups).map(end).collect();
+        Buffer::from_u32(self.client, &ends)
+    }
 }

@@ -148,7 +148,10 @@ fn check(calls: &Calls, toolchain: &Toolchain) -> Findings {
         for call in calls.0.iter().filter(|call| call.capabilities.contains(&card.version())) {
             match record(&gpu, call) {
                 Ok(mut recorded) => jobs.append(&mut recorded),
-                Err(error) => failures.push(format!("{} on {}: {error:#}", call.name, card.target())),
+                Err(error) => {
+                    let (elem, target) = (type_name(call.elem), card.target());
+                    failures.push(format!("{} {elem} {} on {target}: {error:#}", call.name, call.shape));
+                }
             }
         }
     }
@@ -183,16 +186,23 @@ fn row(job: &Job, metrics: &Metrics) -> Row {
     }
 }
 
+/// What an error of cubecl says before its backtrace, on one line.
+fn cause(error: &impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    let said = text.lines().map(str::trim).take_while(|line| !line.starts_with("Backtrace"));
+    said.filter(|line| !line.is_empty() && *line != "Caused by:").collect::<Vec<_>>().join("; ")
+}
+
 /// The different kernels that a call launches; a second kernel of one function is called `…#2`.
 fn record<'a>(gpu: &PaperGpu, call: &'a Call) -> anyhow::Result<Vec<Job<'a>>> {
     let outcome = catch_unwind(AssertUnwindSafe(|| (call.prepare)(&Inputs::unfilled(gpu.client()))(gpu.client())));
     let launches = gpu.launches();
     if outcome.is_err() {
-        bail!("the call panicked at {} {}", type_name(call.elem), call.shape);
+        bail!("the call panicked");
     }
     let mut jobs: Vec<Job> = Vec::new();
     for mut launch in launches {
-        let code = launch.code.clone().map_err(|error| anyhow::anyhow!("{} {}: {error}", launch.kernel, call.shape))?;
+        let code = launch.code.clone().map_err(|error| anyhow::anyhow!("{}: {}", launch.kernel, cause(&error)))?;
         if jobs.iter().any(|job| job.code == code) {
             continue;
         }
@@ -253,6 +263,6 @@ mod tests {
         let mut calls = Calls::default();
         calls.add("broken", F32, "1", Rules::streaming(), |_| |_: &Client| panic!("as planned"));
         let error = record(&PaperGpu::new(Card::Hopper), &calls.0[0]).err().unwrap();
-        assert_eq!(error.to_string(), "the call panicked at f32 1");
+        assert_eq!(error.to_string(), "the call panicked");
     }
 }

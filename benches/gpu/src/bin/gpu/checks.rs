@@ -1,10 +1,13 @@
 //! Kernels against the crate's f64 references, at the shapes of training and on fresh random inputs. The crate's own tests do
 //! the same for every option and ragged shape, on small inputs.
 
+mod attention;
+mod layers;
+mod training;
+
 use anyhow::ensure;
 use gpu_benches::random::Random;
-use internevo_kernels::cube::{BF16, Buffer, Client, ElemType, F16, F32, cast};
-use internevo_kernels::rms_norm;
+use internevo_kernels::cube::{BF16, Buffer, Client, ElemType, F16, F32};
 
 /// One comparison.
 pub struct Check {
@@ -14,6 +17,8 @@ pub struct Check {
     pub elem: ElemType,
     /// Its sizes.
     pub shape: String,
+    /// Whether it is a route through tensor cores, for devices that have them.
+    pub tensor_cores: bool,
     /// Runs it on inputs from this seed: `‖out − ref‖ / ‖ref‖`, the largest of its outputs'.
     pub run: Box<dyn Fn(&Client, u64) -> anyhow::Result<f64>>,
 }
@@ -31,8 +36,9 @@ pub fn tolerance(elem: ElemType) -> f64 {
 pub fn complete(tiny: bool) -> Vec<Check> {
     let mut checks = Vec::new();
     for elem in [F32, F16, BF16] {
-        rms_norms(&mut checks, elem, tiny);
-        casts(&mut checks, elem, tiny);
+        layers::add(&mut checks, elem, tiny);
+        attention::add(&mut checks, elem, tiny);
+        training::add(&mut checks, elem, tiny);
     }
     checks
 }
@@ -67,9 +73,14 @@ fn error(client: &Client, out: &Buffer, reference: &[f64]) -> anyhow::Result<f64
     Ok(difference / norm(&mut reference.iter().copied()).max(f64::MIN_POSITIVE))
 }
 
-/// The larger of two errors; NaN if one is.
-fn worse(a: f64, b: f64) -> f64 {
-    if a.is_nan() || a > b { a } else { b }
+/// The largest of several errors; NaN if one is.
+fn worst<const N: usize>(errors: [anyhow::Result<f64>; N]) -> anyhow::Result<f64> {
+    let mut worst = 0.0;
+    for error in errors {
+        let error = error?;
+        worst = if error.is_nan() || error > worst { error } else { worst };
+    }
+    Ok(worst)
 }
 
 fn add(
@@ -78,35 +89,7 @@ fn add(
     elem: ElemType,
     shape: String,
     run: impl Fn(&Client, u64) -> anyhow::Result<f64> + 'static,
-) {
-    checks.push(Check { name: name.to_owned(), elem, shape, run: Box::new(run) });
-}
-
-fn rms_norms(checks: &mut Vec<Check>, elem: ElemType, tiny: bool) {
-    const EPS: f32 = 1e-5;
-    let (rows, width) = if tiny { (33, 96) } else { (16384, 4096) };
-    let shape = format!("{rows}×{width}");
-    add(checks, "rms_norm forward", elem, shape.clone(), move |client, seed| {
-        let mut draw = Draw::new(client, seed);
-        let ((x, x_gpu), (w, w_gpu)) = (draw.floats(rows * width, elem)?, draw.floats(width, elem)?);
-        let (y, _) = rms_norm::cube::forward(client, &x_gpu, &w_gpu, EPS);
-        error(client, &y, &rms_norm::reference::forward(&x, &w, f64::from(EPS)))
-    });
-    add(checks, "rms_norm backward", elem, shape, move |client, seed| {
-        let mut draw = Draw::new(client, seed);
-        let ((x, x_gpu), (w, w_gpu)) = (draw.floats(rows * width, elem)?, draw.floats(width, elem)?);
-        let (dy, dy_gpu) = draw.floats(rows * width, elem)?;
-        let (_, rstd) = rms_norm::cube::forward(client, &x_gpu, &w_gpu, EPS);
-        let (dx_gpu, dw_gpu) = rms_norm::cube::backward(client, &x_gpu, &w_gpu, &rstd, &dy_gpu);
-        let (dx, dw) = rms_norm::reference::backward(&x, &w, f64::from(EPS), &dy);
-        Ok(worse(error(client, &dx_gpu, &dx)?, error(client, &dw_gpu, &dw)?))
-    });
-}
-
-fn casts(checks: &mut Vec<Check>, elem: ElemType, tiny: bool) {
-    let len = if tiny { 1001 } else { 1 << 26 };
-    add(checks, "cast", elem, format!("{len} from f32"), move |client, seed| {
-        let (x, x_gpu) = Draw::new(client, seed).floats(len, F32)?;
-        error(client, &cast(client, &x_gpu, elem), &x)
-    });
+) -> &mut Check {
+    checks.push(Check { name: name.to_owned(), elem, shape, tensor_cores: false, run: Box::new(run) });
+    checks.last_mut().expect("just added")
 }

@@ -100,13 +100,14 @@ impl<F: Float, N: Size> Warp<F, N> {
     /// Begins to copy 8 values, 16 bytes, to `at` in the arena; zeros unless `inside`. Emulated: copies them now.
     pub fn copy(&mut self, source: &[Vector<F, N>], from: usize, at: u32, inside: bool) {
         if comptime!(self.instructions.emulated()) {
+            let lanes = N::value();
             #[unroll]
-            for i in 0..comptime!(8 / N::value()) {
+            for i in 0..comptime!(8 / lanes) {
                 let mut value = Vector::<F, N>::new(F::new(0.0));
                 if inside {
                     value = source[from + i];
                 }
-                self.arena[at as usize / N::value() + i] = value;
+                self.arena[at as usize / lanes + i] = value;
             }
         } else {
             copy_16::<F, N>(&source[from], self.address + at * 2, select(inside, 16u32, 0u32));
@@ -136,6 +137,7 @@ impl<F: Float, N: Size> Warp<F, N> {
         self.exchange[exchange + self.lane as usize] = at;
         sync_cube();
         let (g, t) = (self.lane / 4, self.lane % 4);
+        let lanes = N::value();
         let mut out = Quad::empty();
         #[unroll]
         for i in 0..4usize {
@@ -146,7 +148,7 @@ impl<F: Float, N: Size> Warp<F, N> {
                 let column = if comptime!(transposed) { g } else { t * 2 + comptime!(e as u32) };
                 let start = self.exchange[exchange + comptime!(8 * i) + row as usize];
                 let index = (start + column) as usize;
-                pair.insert(e, self.arena[index / N::value()].extract_dynamic(index % N::value()));
+                pair.insert(e, self.arena[index / lanes].extract_dynamic(index % lanes));
             }
             out.insert(i, u32::reinterpret(pair));
         }

@@ -67,7 +67,7 @@ pub(super) fn products<F: Float, N: Size>(
             for i in 0..rows {
                 let product = row[i] * column;
                 #[unroll]
-                for lane in 0..comptime!(N::value()) {
+                for lane in 0..N::value() {
                     sums[i * columns + j] += product.extract(lane);
                 }
             }
