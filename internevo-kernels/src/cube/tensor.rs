@@ -116,3 +116,47 @@ fn cube_tensor(tensor: DispatchTensor) -> CubeTensor {
         .unwrap_or_else(|error| panic!("device view of a tensor: {error}"))
         .float()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::KernelSet::{self, Fused, Reference};
+    use crate::testing::{Random, gpu_devices, gradient, leaf, values};
+    use crate::{QkvLayout, RotaryTable, embedding, linear, rms_norm_residual, rotary, swiglu};
+    use burn::tensor::{Device, FloatDType};
+
+    const WIDTH: usize = 24;
+
+    /// An embedding, a residual norm, a linear layer, a rotation and a gate in `dtype`; the output, and the gradients of the f32
+    /// table and of the f32 master weight of the linear layer.
+    fn layers(set: KernelSet, device: &Device, dtype: FloatDType, table: &[f32], weight: &[f32]) -> [Vec<f32>; 3] {
+        let (table, weight) = (leaf(table, [17, WIDTH], device), leaf(weight, [WIDTH, WIDTH], device));
+        let scale = leaf(&[0.5; WIDTH], [WIDTH], device).cast(dtype);
+        let tokens: Vec<u32> = (0..40).map(|i| i * 7 % 17).collect();
+        let x = embedding(set, table.clone().cast(dtype), &tokens);
+        let (y, sum) = rms_norm_residual(set, x.clone(), x, scale, 1e-5);
+        let layout = QkvLayout { kv_heads: 1, q_per_kv: 1, head_dim: WIDTH / 3 };
+        let positions: Vec<u32> = (0..40).collect();
+        let qkv = linear(set, y, weight.clone());
+        let qkv = rotary(set, qkv, layout, &positions, &RotaryTable::new(layout.head_dim, 1e4, 40));
+        let out = swiglu(set, qkv, sum.clone()) + sum;
+        assert_eq!(out.dtype(), dtype.into());
+        let out = out.cast(FloatDType::F32);
+        let gradients = out.clone().sum().backward();
+        [values(out), gradient(&table, &gradients), gradient(&weight, &gradients)]
+    }
+
+    #[test]
+    fn layers_in_f16_over_f32_weights_agree_with_f32() {
+        let mut random = Random::fresh();
+        let (table, weight) = (random.values(17 * WIDTH), random.values(WIDTH * WIDTH));
+        for device in gpu_devices() {
+            let half = layers(Fused, &device, FloatDType::F16, &table, &weight);
+            let exact = layers(Reference, &device, FloatDType::F32, &table, &weight);
+            for (what, (half, exact)) in ["out", "table", "weight"].iter().zip(half.iter().zip(&exact)) {
+                let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| v * v).sum::<f32>().sqrt();
+                let error = norm(&mut half.iter().zip(exact).map(|(a, b)| a - b)) / norm(&mut exact.iter().copied());
+                assert!(error <= 1e-2, "{what}: relative error {error:.2e}");
+            }
+        }
+    }
+}

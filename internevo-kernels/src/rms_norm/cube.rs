@@ -8,12 +8,15 @@ use crate::cube::reduce::{column_sums, cube_sum, scratch_len, vector_sum};
 use crate::cube::{Buffer, Client, ElemType, F32, Machine, address_type};
 use cubecl::prelude::*;
 
-/// Bytes of a row that a unit keeps in registers at most, in the forward and for each of the two operands of the backward.
+/// Bytes of a row that a unit of the forward keeps in registers at most.
 const KEPT_FORWARD: usize = 128;
-const KEPT_BACKWARD: usize = 64;
 
-/// Columns of the weight gradient that a unit adds up in registers at most.
-const SUMMED: usize = 64;
+/// Bytes of input, gradient and weight gradient together that a unit of the backward keeps in registers at most. With more, the
+/// cubes of a multiprocessor are too few to hide the wait of one another; the second read of a row hits the cache.
+const KEPT_BACKWARD: usize = 96;
+
+/// Columns of the weight gradient, and loads of them, that a unit adds up in registers at most.
+const SUMMED: [usize; 2] = [32, 8];
 
 /// Units of a cube of the backward at most: with more, each gets too few registers. Below that a unit takes one load of a row,
 /// since with two it needs so many registers that half as many units are at work.
@@ -102,8 +105,8 @@ pub fn backward_residual(
             plan.loads,
             plan.units,
             machine.plane,
-            plan.own * plan.load_bytes <= KEPT_BACKWARD,
-            plan.own * plan.vector <= SUMMED,
+            plan.own * (2 * plan.load_bytes + plan.vector * F32.size()) <= KEPT_BACKWARD,
+            plan.own * plan.vector <= SUMMED[0] && plan.own <= SUMMED[1],
             d_sum.is_some(),
             machine.unroll,
             x.elem,

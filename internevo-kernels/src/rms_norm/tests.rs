@@ -163,8 +163,8 @@ mod gpu {
     use crate::cube::{Buffer, F32};
 
     /// Widths from a few elements to a row that no cube holds in its registers. Below, `dx` is what rounding leaves of nothing.
-    fn widths(generator: &mut Random) -> [usize; 6] {
-        [5, 7, 64, 8 * generator.between(1, 130), generator.between(5, 1500), 40_003]
+    fn widths(generator: &mut Random) -> [usize; 7] {
+        [5, 64, 8 * generator.between(1, 130), generator.between(5, 1500), 4096, 12_288, 40_003]
     }
 
     #[test]
