@@ -158,8 +158,8 @@ fn step_kernel<G: Float, C: Float, N: Size>(
     blocks: u32,
     #[comptime] units: u32,
     #[comptime] copied: bool,
-    #[define(G)] _grad: ElemType,
-    #[define(C)] _copy: ElemType,
+    #[define(G)] _grad_elem: ElemType,
+    #[define(C)] _copy_elem: ElemType,
 ) {
     let block = CUBE_POS;
     let scale = grad_scale * factor[0];

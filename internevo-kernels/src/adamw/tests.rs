@@ -90,6 +90,24 @@ fn bits_depend_neither_on_threads_nor_on_cuts() {
 }
 
 #[test]
+fn every_instruction_set_gives_the_bits_of_the_plain_formula() {
+    let mut random = Random::fresh();
+    let (grad, mut p) = (random.values(333), random.values(333));
+    let (mut master, mut m, mut v) = (p.clone(), vec![0.0; 333], vec![0.0; 333]);
+    let u = update(1);
+    let state = State { master: &mut master, exp_avg: &mut m, exp_avg_sq: &mut v, copy: None };
+    step(state, &grad, &[Segment { range: 0..333, weight_decay: 0.1 }], u);
+    let (decay, step_size) = ((u.lr * 0.1) as f32, (u.lr / (1.0 - u.beta1)) as f32);
+    let root = (1.0 - u.beta2).sqrt() as f32;
+    for (p, g) in p.iter_mut().zip(grad) {
+        let g = g * u.grad_scale;
+        let (m, v) = ((1.0 - u.beta1) as f32 * g, (1.0 - u.beta2) as f32 * (g * g));
+        *p -= decay * *p + step_size * (m / (v.sqrt() / root + u.eps as f32));
+    }
+    assert!(bits(&master) == bits(&p));
+}
+
+#[test]
 fn a_nan_in_a_gradient_spoils_its_element_alone() {
     let (mut master, mut m, mut v) = ([1.0f32; 40], [0.0; 40], [0.0; 40]);
     let mut grad = [1.0; 40];

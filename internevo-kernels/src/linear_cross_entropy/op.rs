@@ -11,7 +11,8 @@ use std::convert::Infallible;
 
 /// `cross_entropy(linear(hidden, weight), labels, ...)` without the full logits: `hidden` is `[T, h]`, `weight` `[V, h]`.
 ///
-/// When an input is tracked, its gradient is made here, chunk by chunk; at most [`cpu::chunk_rows`] rows of logits exist.
+/// When an input is tracked, its gradient is made here, chunk by chunk; at most [`cpu::chunk_rows`] rows of logits exist, on a
+/// GPU those of `cube::Cut`.
 ///
 /// # Panics
 /// If the widths differ or a label is outside the vocabulary; the message names its position.

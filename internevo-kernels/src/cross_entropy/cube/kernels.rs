@@ -54,7 +54,7 @@ pub(super) fn statistics_kernel<F: Float, N: Size>(
     }
     let mut scratch = Shared::<[f32]>::new_slice(comptime!(scratch_len(units, plane)));
     let width = N::value();
-    let aligned = comptime!(words % width == 0);
+    let aligned = comptime!(words.is_multiple_of(width));
     let start = row * words;
     let end = start + words;
     let mut i = start / width + UNIT_POS_X as usize;
@@ -221,7 +221,7 @@ pub(super) fn gradient_kernel<F: Float, N: Size>(
             even,
             z_loss_twice,
         );
-        if comptime!(words % width != 0) {
+        if comptime!(!words.is_multiple_of(width)) {
             // The lane at which the next row begins.
             let mut next = comptime!(words as u32) - column;
             while next < comptime!(width as u32) {

@@ -143,7 +143,7 @@ fn tensor_core_kernel<F: Float, O: Float, N: Size>(
     rows: u32,
     #[comptime] problem: Problem,
     #[define(F)] _elem: ElemType,
-    #[define(O)] _out: ElemType,
+    #[define(O)] _out_elem: ElemType,
 ) {
     let task = task_of_cube(offsets, rows, problem, TILE);
     let (a_along_k, b_along_k) = (comptime!(problem.by_rows()), comptime!(problem.b_along_k()));

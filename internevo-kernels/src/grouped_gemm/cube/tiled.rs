@@ -104,7 +104,7 @@ fn tiled_kernel<F: Float, O: Float, N: Size>(
     #[comptime] side: u32,
     #[comptime] unroll: bool,
     #[define(F)] _elem: ElemType,
-    #[define(O)] _out: ElemType,
+    #[define(O)] _out_elem: ElemType,
 ) {
     let task = task_of_cube(offsets, rows, problem, TILE);
     let mut a_slice = Shared::<[f32]>::new_slice(comptime!((STRIDE * DEPTH) as usize));
