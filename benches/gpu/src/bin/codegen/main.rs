@@ -134,7 +134,10 @@ fn gate(options: &Options) -> anyhow::Result<Vec<String>> {
         std::fs::write(&committed, text)?;
     } else if options.only.is_none() && !options.write {
         let before = std::fs::read_to_string(&committed).with_context(|| format!("no {}", committed.display()))?;
-        failures.extend(table::regressions(&rows, &before)?);
+        match table::regressions(&rows, &before) {
+            Ok(worse) => failures.extend(worse),
+            Err(error) => failures.push(format!("{}: {error:#}", committed.display())),
+        }
     }
     Ok(failures)
 }

@@ -83,13 +83,13 @@ fn worst<const N: usize>(errors: [anyhow::Result<f64>; N]) -> anyhow::Result<f64
     Ok(worst)
 }
 
-fn add(
-    checks: &mut Vec<Check>,
+fn add<'a>(
+    checks: &'a mut Vec<Check>,
     name: &str,
     elem: ElemType,
     shape: String,
     run: impl Fn(&Client, u64) -> anyhow::Result<f64> + 'static,
-) -> &mut Check {
+) -> &'a mut Check {
     checks.push(Check { name: name.to_owned(), elem, shape, tensor_cores: false, run: Box::new(run) });
     checks.last_mut().expect("just added")
 }

@@ -9,6 +9,8 @@ use super::super::{Calls, Rules};
 
 const TOKENS: usize = 8192;
 const WIDTH: usize = 4096;
+/// Debt: with 1024 units on a Blackwell card one register is missing.
+const STATISTICS_DEBT: u32 = 8;
 
 fn labels(tokens: usize, vocab: usize) -> Vec<i32> {
     (0..tokens).map(|token| (token * 7919 % vocab) as i32).collect()
@@ -23,7 +25,9 @@ pub fn add(calls: &mut Calls) {
     }
     let (vocab, elem) = (128_256, BF16);
     let shape = format!("{TOKENS}×{WIDTH}×{vocab}");
-    let call = calls.add("linear_cross_entropy forward+backward", elem, shape, Rules::compute(), move |inputs| {
+    // Debt: cubek's largest tiling, of 512 units, holds more than 128 registers.
+    let rules = Rules::compute().debt("matmul_entry", 1060).debt("statistics_kernel", STATISTICS_DEBT);
+    let call = calls.add("linear_cross_entropy forward+backward", elem, shape, rules, move |inputs| {
         let (hidden, weight) = (inputs.floats(TOKENS * WIDTH, elem), inputs.floats(vocab * WIDTH, elem));
         let labels = labels(TOKENS, vocab);
         let wanted = Wanted { hidden: true, weight: true };
@@ -35,6 +39,7 @@ pub fn add(calls: &mut Calls) {
 fn cross_entropy(calls: &mut Calls, elem: ElemType, tokens: usize, vocab: usize) {
     let (shape, bytes) = (format!("{tokens}×{vocab}"), tokens * vocab * elem.size());
     let rules = Rules::streaming().wide("statistics_kernel", elem, tokens * vocab);
+    let rules = rules.debt("statistics_kernel", STATISTICS_DEBT);
     let forward = calls.add("cross_entropy forward", elem, &shape, rules.clone(), move |inputs| {
         let logits = inputs.floats(tokens * vocab, elem);
         let labels = Labels::new(inputs.client(), &labels(tokens, vocab), vocab);
