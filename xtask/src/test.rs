@@ -11,10 +11,17 @@ use crate::command::{cargo, fetch, step};
 const BENCHES: [&str; 4] = ["kernels", "train_step", "pipeline", "collectives"];
 
 /// Features that need Open MPI.
-const MPI: &str = "internevo-cli/mpi,internevo-parallel/mpi";
+const MPI: &str = "--features=internevo-cli/mpi,internevo-parallel/mpi";
 
-/// Features that need a Vulkan device; Mesa's software one will do.
-const GPU: &str = "internevo-kernels/wgpu,internevo-kernels/codegen";
+/// The kernels on a Vulkan device; Mesa's software one will do. A selection of its own, so that the rest of the workspace is built
+/// and tested as a default build has it, without GPU code.
+const GPU: [&str; 5] = [
+    "--package=internevo-kernels",
+    "--package=gpu-benches",
+    "--features=internevo-kernels/wgpu,internevo-kernels/codegen,gpu-benches/wgpu,gpu-benches/codegen",
+    "--lib",
+    "--bins",
+];
 
 /// What to run.
 #[derive(clap::Args)]
@@ -27,28 +34,36 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     // A test builds a package outside the workspace, offline.
     fetch("tests that build offline may fail");
-    let mut features = Vec::new();
-    for (feature, what, lacking) in
-        [(MPI, "everything with a process per rank", without_mpi()), (GPU, "kernels on a GPU", without_vulkan())]
-    {
-        match lacking {
-            None => features.push(feature),
-            Some(reason) => println!("── skipped: {what}: {reason}"),
+    let features = match without_mpi() {
+        None => Some(MPI),
+        Some(reason) => {
+            println!("── skipped: everything with a process per rank: {reason}");
+            None
         }
-    }
-    let features = (!features.is_empty()).then(|| format!("--features={}", features.join(",")));
+    };
+    let lints = |selection: &[&str]| {
+        let mut lints = cargo();
+        lints.args(["clippy", "--locked"]).args(selection).args(["--", "-D", "warnings"]);
+        step("lints", &mut lints)
+    };
     if !args.tests_only {
         step("format", cargo().args(["fmt", "--all", "--check"]))?;
-        let mut lints = cargo();
-        lints.args(["clippy", "--locked", "--workspace", "--all-targets"]).args(&features);
-        step("lints", lints.args(["--", "-D", "warnings"]))?;
+        lints(&["--workspace", "--all-targets"].into_iter().chain(features).collect::<Vec<_>>())?;
     }
     let mut tests = cargo();
-    step("tests and documentation examples", tests.args(["test", "--locked", "--workspace"]).args(&features))?;
+    step("tests and documentation examples", tests.args(["test", "--locked", "--workspace"]).args(features))?;
     // The whole workspace again, so that the features of its dependencies, and with them their builds, stay the same.
     let benches = BENCHES.iter().flat_map(|name| ["--bench", name]);
     let mut once = cargo();
-    step("benches, one iteration each", once.args(["test", "--locked", "--workspace"]).args(&features).args(benches))
+    step("benches, one iteration each", once.args(["test", "--locked", "--workspace"]).args(features).args(benches))?;
+    if let Some(reason) = without_vulkan() {
+        println!("── skipped: kernels on a GPU: {reason}");
+        return Ok(());
+    }
+    if !args.tests_only {
+        lints(&[&GPU[..], &["--tests"]].concat())?;
+    }
+    step("kernels on a GPU", cargo().args(["test", "--locked"]).args(GPU))
 }
 
 /// Why the tests with a process per rank cannot be built and run here, if they cannot.
