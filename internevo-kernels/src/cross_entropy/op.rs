@@ -76,15 +76,11 @@ pub(crate) fn scaled(mut gradient: HostTensor, upstream: &Tensor<1>) -> HostTens
 #[cfg(feature = "gpu")]
 fn on_gpu(logits: Tensor<2>, labels: &[i32], options: Options) -> CrossEntropy {
     use super::cube::{self, Labels};
-    use crate::VocabShard;
-    use crate::cube::{F16, GpuTensor};
+    use crate::{VocabShard, cube::GpuTensor};
     let (shape, device) = (logits.dims(), logits.device().inner());
     let (function, [logits]) = Function::enter([logits.into()]);
     let logits = GpuTensor::new(logits);
     let client = logits.client().clone();
-    // f16 ends at 6e-8: the scale comes in when the gradient that arrives, with its loss scale, does too.
-    let (now, later) = if logits.buffer().elem == F16 { (1.0, options.scale) } else { (options.scale, 1.0) };
-    let of_kernel = Options { scale: now, ..options };
     let (labels, shard) = (Labels::new(&client, labels, shape[1]), VocabShard::whole(shape[1]));
     let rows = cube::forward(&client, &logits.buffer(), shape[1], &labels, options);
     let gradient = function.tracked()[0].then(|| {
@@ -92,25 +88,29 @@ fn on_gpu(logits: Tensor<2>, labels: &[i32], options: Options) -> CrossEntropy {
         let buffer = logits.buffer();
         drop(logits);
         let gradient = if buffer.handle.can_mut() {
-            cube::gradient_in_place(&client, &buffer, &shard, &labels, &rows.log_sum_exp, of_kernel);
+            cube::gradient_in_place(&client, &buffer, &shard, &labels, &rows.log_sum_exp, options);
             buffer
         } else {
-            cube::gradient(&client, &buffer, &shard, &labels, &rows.log_sum_exp, of_kernel)
+            cube::gradient(&client, &buffer, &shard, &labels, &rows.log_sum_exp, options)
         };
         like.with(gradient, shape)
     });
     let totals = rows.totals(&client).unwrap_or_else(|error| panic!("cross_entropy: the device failed: {error}"));
     let loss = Tensor::from_data([(totals.loss * options.scale) as f32], &device);
     let loss = function.finish(loss, move |upstream: Tensor<1>, [needed]| {
-        [needed.then(|| {
-            let gradient = gradient.expect("made because the logits are tracked");
-            match upstream.into_scalar::<f32>() * later as f32 {
-                1.0 => gradient.into_dispatch(),
-                factor => (gradient.into_tensor::<2>() * factor).into_dispatch(),
-            }
-        })]
+        [needed.then(|| scaled_on_gpu(gradient.expect("made because the logits are tracked"), &upstream))]
     });
     assemble(loss, totals)
+}
+
+/// [`scaled`] on a GPU.
+#[cfg(feature = "gpu")]
+fn scaled_on_gpu(gradient: crate::cube::GpuTensor, upstream: &Tensor<1>) -> burn::backend::DispatchTensor {
+    let factor = upstream.clone().into_scalar::<f32>();
+    if factor == 1.0 {
+        return gradient.into_dispatch();
+    }
+    (gradient.into_tensor::<2>() * factor).into_dispatch()
 }
 
 fn composed(logits: Tensor<2>, labels: &[i32], options: Options) -> CrossEntropy {
