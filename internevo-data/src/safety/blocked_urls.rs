@@ -1,15 +1,21 @@
 //! `blocked_urls`: drops documents from blocked addresses, and documents whose links lead there.
 
-use std::collections::HashSet;
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+};
 
 use internevo_core::plugin::{Plugin, PluginError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    address::{Address, addresses},
+    domains::DomainList,
     entries, fingerprint,
     lists::{BLOCKED_DOMAINS, HARD_URL_WORDS, SOFT_URL_WORDS},
-    urls::{Blocked, UrlRules, addresses, host},
+    refused,
+    urls::{Blocked, BlockedPart, UrlRules},
 };
 use crate::{Features, Filter, FilterContext, FilterPlugin, Verdict, register_filter};
 
@@ -27,6 +33,13 @@ pub struct BlockedUrlsConfig {
     pub domains_file: String,
     /// File of parts of an address of which one blocks it. Empty: none.
     pub words_file: String,
+    /// Long lists: files of domains, addresses, hosts lines or filter rules, and folders of categories, such as
+    /// `adult/domains` and `adult/urls`. They are built into one mapped file in the folder of models, at the first use.
+    pub lists: Vec<String>,
+    /// Weights of the lists' categories; those that are not named have 1. A category is named after its file or folder.
+    pub category_weights: BTreeMap<String, f64>,
+    /// An address is blocked from this weight on; the built-in lists and those of `domains` and `words` have the weight 1.
+    pub min_weight: f64,
     /// Drop a document with at least this many blocked links …
     pub min_links: usize,
     /// … if they are at least this share of its links.
@@ -41,6 +54,9 @@ impl Default for BlockedUrlsConfig {
             words: Vec::new(),
             domains_file: String::new(),
             words_file: String::new(),
+            lists: Vec::new(),
+            category_weights: BTreeMap::new(),
+            min_weight: 1.0,
             min_links: 2,
             link_share: 0.1,
         }
@@ -61,20 +77,59 @@ impl Plugin for BlockedUrls {
     type Config = BlockedUrlsConfig;
 }
 
-impl FilterPlugin for BlockedUrls {
-    fn build(config: Self::Config, _: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError> {
+impl BlockedUrls {
+    /// The filter of these settings.
+    ///
+    /// # Errors
+    /// A list that cannot be read or built, or a weight of a category that no list has.
+    pub fn new(config: BlockedUrlsConfig, cx: &FilterContext<'_>) -> Result<Self, PluginError> {
         let built_in = |list: &'static [&'static str]| config.built_in.then_some(list);
         let domains = entries(Self::NAME, built_in(BLOCKED_DOMAINS), &config.domains, &config.domains_file)?;
         let hard = entries(Self::NAME, built_in(HARD_URL_WORDS), &config.words, &config.words_file)?;
         let soft = entries(Self::NAME, built_in(SOFT_URL_WORDS), &[], "")?;
-        let fingerprint = fingerprint(domains.iter().chain(&hard).chain(&soft));
-        let rules = UrlRules {
+        let mut fingerprint = fingerprint(domains.iter().chain(&hard).chain(&soft));
+        let mut rules = UrlRules {
             // Entries may be written as addresses.
-            domains: domains.iter().map(|domain| host(domain).to_owned()).collect(),
+            domains: domains.iter().filter_map(|domain| Some(Address::parse(domain)?.host().to_owned())).collect(),
             hard: HashSet::from_iter(hard),
             soft: HashSet::from_iter(soft),
+            ..UrlRules::default()
         };
-        Ok(Box::new(Self { config, rules, fingerprint }))
+        if !config.lists.is_empty() {
+            let sources: Vec<PathBuf> = config.lists.iter().map(PathBuf::from).collect();
+            let list = DomainList::of_sources(&sources, cx.artifacts).map_err(|e| refused(Self::NAME, e))?;
+            let known = |name: &&String| !list.categories().contains(name);
+            if let Some(name) = config.category_weights.keys().find(known) {
+                let reason =
+                    format!("`category_weights.{name}`: the lists have the categories {:?}", list.categories());
+                return Err(refused(Self::NAME, reason));
+            }
+            fingerprint.push_str(&list.fingerprint());
+            rules = rules.with_list(list, &config.category_weights);
+        }
+        Ok(Self { config, rules, fingerprint })
+    }
+
+    /// Why the document's own address is blocked, and by what weight, whatever `min_weight` says.
+    pub fn own_address(&self, document: &Features<'_>) -> Option<Blocked<'_>> {
+        self.rules.judge(document.document().field("url")?)
+    }
+
+    /// Share of the text's links that are blocked; 0 where they are too few to count.
+    pub fn blocked_share(&self, document: &Features<'_>) -> f64 {
+        let (mut links, mut blocked) = (0usize, 0usize);
+        for address in addresses(document.text()) {
+            let found = self.rules.judge(address);
+            links += 1;
+            blocked += usize::from(found.is_some_and(|found| found.weight >= self.config.min_weight));
+        }
+        if blocked >= self.config.min_links.max(1) { blocked as f64 / links as f64 } else { 0.0 }
+    }
+}
+
+impl FilterPlugin for BlockedUrls {
+    fn build(config: Self::Config, cx: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError> {
+        Ok(Box::new(Self::new(config, cx)?))
     }
 }
 
@@ -86,18 +141,17 @@ impl Filter for BlockedUrls {
     }
 
     fn judge(&self, document: &Features<'_>) -> Verdict {
-        match document.document().field("url").and_then(|url| self.rules.judge(url)) {
-            Some(Blocked::Domain) => return Verdict::drop("blocked_domain", 1.0),
-            Some(Blocked::Word) => return Verdict::drop("blocked_url_word", 1.0),
-            None => {}
+        if let Some(Blocked { what, weight }) = self.own_address(document)
+            && weight >= self.config.min_weight
+        {
+            return match what {
+                BlockedPart::Domain => Verdict::drop("blocked_domain", weight),
+                BlockedPart::Word => Verdict::drop("blocked_url_word", weight),
+                BlockedPart::Category(name) => Verdict::drop(format!("blocked_category_{name}"), weight),
+            };
         }
-        let (mut links, mut blocked) = (0usize, 0usize);
-        for address in addresses(document.text()) {
-            links += 1;
-            blocked += usize::from(self.rules.judge(address).is_some());
-        }
-        let share = blocked as f64 / links.max(1) as f64;
-        if blocked >= self.config.min_links.max(1) && share >= self.config.link_share {
+        let share = self.blocked_share(document);
+        if share > 0.0 && share >= self.config.link_share {
             return Verdict::drop("blocked_links", share);
         }
         Verdict::Keep
@@ -117,7 +171,10 @@ mod tests {
 
     fn judge(config: BlockedUrlsConfig, url: &str, text: &str) -> Verdict {
         let context = FilterContext { lang: None, artifacts: Path::new("none") };
-        let filter = BlockedUrls::build(config, &context).expect("built");
+        judge_by(&BlockedUrls::new(config, &context).expect("built"), url, text)
+    }
+
+    fn judge_by(filter: &BlockedUrls, url: &str, text: &str) -> Verdict {
         let mut document = Document::new("d", text);
         document.meta.insert("url".into(), url.into());
         filter.judge(&Features::new(&document))
@@ -140,5 +197,31 @@ mod tests {
         assert_eq!(judge(config(), "", &(bad.to_owned() + good)), Verdict::drop("blocked_links", 2.0 / 3.0));
         assert_eq!(judge(config(), "", &(bad.to_owned() + &good.repeat(30))), Verdict::Keep);
         assert_eq!(judge(config(), "", "see http://www.pornhub.com/"), Verdict::Keep);
+    }
+
+    #[test]
+    fn categories_of_a_list_block_by_their_weight_and_are_named() {
+        let dir = tempfile::tempdir().expect("folder");
+        for (category, domain) in [("adult", "bad.example"), ("shopping", "shop.example"), ("forums", "talk.example")] {
+            std::fs::create_dir(dir.path().join(category)).expect("folder");
+            std::fs::write(dir.path().join(category).join("domains"), domain).expect("list");
+        }
+        let artifacts = tempfile::tempdir().expect("folder");
+        let context = FilterContext { lang: None, artifacts: artifacts.path() };
+        let config = |weights: &[(&str, f64)]| BlockedUrlsConfig {
+            lists: vec![dir.path().display().to_string()],
+            category_weights: weights.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect(),
+            ..BlockedUrlsConfig::default()
+        };
+        let filter = BlockedUrls::new(config(&[("shopping", 0.4), ("forums", 0.0)]), &context).expect("built");
+        let dropped = Verdict::drop("blocked_category_adult", 1.0);
+        assert_eq!(judge_by(&filter, "http://www.bad.example/x", "fine"), dropped);
+        assert_eq!(judge_by(&filter, "http://shop.example/x", "fine"), Verdict::Keep);
+        let mut document = Document::new("d", "fine");
+        document.meta.insert("url".into(), "http://a.shop.example/".into());
+        let blocked = filter.own_address(&Features::new(&document)).expect("listed");
+        assert_eq!(blocked, Blocked { what: BlockedPart::Category("shopping"), weight: 0.4 });
+        let message = BlockedUrls::new(config(&[("adlut", 1.0)]), &context).err().expect("no category").to_string();
+        assert!(message.contains("adlut") && message.contains("adult"), "{message}");
     }
 }

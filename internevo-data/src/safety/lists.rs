@@ -1,8 +1,8 @@
 //! Word and domain lists: the small ones that are built in, and list files.
 //!
 //! The built-in lists cover what any crawl meets (adult, gambling, pharmacy and phishing spam) in the phrases that such
-//! pages repeat; they are a floor, not a policy. The lists behind published corpora have tens of thousands of words and
-//! millions of domains: give them as files.
+//! pages repeat; they are a floor, not a policy, and deliberately small. The lists behind published corpora have tens of
+//! thousands of words and millions of domains: give them as files.
 
 use std::path::Path;
 
@@ -110,6 +110,91 @@ pub const SOFT_WORDS: &[&str] = &[
     "約炮",
     "エロ動画",
     "出会い系",
+];
+
+/// Phrases with a blocked word in them that are honest.
+pub const ALLOWED_PHRASES: &[&str] = &[
+    "nude mouse",
+    "nude mice",
+    "casino royale",
+    "risk free rate",
+    "anti porn",
+    "porn addiction",
+    "反赌博",
+    "禁毒禁赌",
+];
+
+/// Words of texts in which soft words have their honest use, by the name of the context.
+pub const CONTEXTS: &[(&str, &[&str])] = &[
+    (
+        "medical",
+        &[
+            "patient",
+            "patients",
+            "clinical",
+            "disease",
+            "symptom",
+            "symptoms",
+            "treatment",
+            "diagnosis",
+            "dose",
+            "doctor",
+            "hospital",
+            "therapy",
+            "syndrome",
+            "患者",
+            "临床",
+            "疾病",
+            "症状",
+            "治疗",
+            "诊断",
+            "医院",
+            "医生",
+            "药物",
+        ],
+    ),
+    (
+        "education",
+        &[
+            "education",
+            "school",
+            "students",
+            "teacher",
+            "curriculum",
+            "research",
+            "study",
+            "prevention",
+            "教育",
+            "学校",
+            "学生",
+            "老师",
+            "课程",
+            "研究",
+            "预防",
+            "青少年",
+        ],
+    ),
+    (
+        "law",
+        &[
+            "police",
+            "court",
+            "law",
+            "illegal",
+            "arrested",
+            "convicted",
+            "regulation",
+            "ban",
+            "警方",
+            "公安",
+            "法院",
+            "法律",
+            "违法",
+            "犯罪",
+            "打击",
+            "查处",
+        ],
+    ),
 ];
 
 /// Domains whose pages are adult or gambling sites as a whole. Subdomains are included.

@@ -1,22 +1,29 @@
-//! The `safe` stage's filters: words, addresses and personal data that a corpus should not hold in quantity.
+//! The `safe` stage's filters: words, addresses, personal data and trained classifiers.
 //!
-//! All three count shares, not occurrences: a medical text names what a spam page repeats, and a filter that drops
-//! whatever mentions a word removes the honest text with it (the InternLM2 report, section 3.1.1, tunes its safety
-//! filters against such false positives).
+//! All count shares, not occurrences, and look at the context: a medical text names what a spam page repeats, and a filter that drops
+//! whatever mentions a word removes the honest text with it (the InternLM2 report, section 3.1.1, tunes its safety filters against
+//! such false positives).
 //!
 //! | file | filter |
 //! |---|---|
-//! | `blocked_words.rs` | `blocked_words`: hard and soft phrases per thousand words |
+//! | `blocked_words.rs` | `blocked_words`: hard and soft phrases per thousand words, honest contexts left out |
 //! | `blocked_urls.rs` | `blocked_urls`: the document's own address, and the share of its links to blocked places |
-//! | `personal_data.rs` | `personal_data`: lists of e-mail and IP addresses |
+//! | `personal_data/` | `personal_data`: masks or drops addresses and numbers of people |
+//! | `trained.rs` | `toxicity`, `pornography`: classifiers trained on the user's labelled documents |
+//! | `policy.rs` | `safety_policy`: all of these in one decision |
+//! | `domains/` | lists of millions of domains, in a mapped file |
 //! | `lists.rs` | built-in lists and list files |
-//! | `matcher.rs`, `urls.rs` | word lists in text, addresses |
+//! | `matcher.rs`, `address.rs`, `urls.rs` | word lists in text, addresses, what is blocked about them |
 
+mod address;
 mod blocked_urls;
 mod blocked_words;
+pub mod domains;
 mod lists;
 mod matcher;
-mod personal_data;
+pub mod personal_data;
+mod policy;
+mod trained;
 mod urls;
 
 use std::path::Path;
@@ -24,12 +31,15 @@ use std::path::Path;
 use internevo_core::plugin::PluginError;
 
 pub use self::{
+    address::{Address, addresses},
     blocked_urls::{BlockedUrls, BlockedUrlsConfig},
-    blocked_words::{BlockedWords, BlockedWordsConfig},
+    blocked_words::{BlockedWords, BlockedWordsConfig, WordHits},
     lists::read_list,
-    matcher::WordMatcher,
+    matcher::{WordMatch, WordMatcher, folded},
     personal_data::{PersonalData, PersonalDataConfig},
-    urls::{Blocked, UrlRules, addresses, host},
+    policy::{SafetyPolicy, SafetyPolicyConfig, Signal, SourcePolicy},
+    trained::{Pornography, Subject, Toxicity, TrainedConfig, TrainedFilter},
+    urls::{Blocked, BlockedPart, UrlRules},
 };
 
 /// The entries a filter works with: built-in ones if wanted, those of the settings, and those of a file if one is
@@ -43,12 +53,17 @@ fn entries(
     let mut all: Vec<String> = built_in.unwrap_or_default().iter().map(|word| (*word).to_owned()).collect();
     all.extend(own.iter().map(|word| word.trim().to_lowercase()).filter(|word| !word.is_empty()));
     if !file.is_empty() {
-        let list = read_list(Path::new(file)).map_err(|e| PluginError::Build { plugin, reason: e.to_string() })?;
+        let list = read_list(Path::new(file)).map_err(|e| refused(plugin, e))?;
         all.extend(list);
     }
     all.sort();
     all.dedup();
     Ok(all)
+}
+
+/// A filter that cannot be built.
+fn refused(plugin: &'static str, reason: impl std::fmt::Display) -> PluginError {
+    PluginError::Build { plugin, reason: reason.to_string() }
 }
 
 /// Hash of a list's entries: a finished stage is redone when a list file changes.

@@ -1,73 +1,81 @@
-//! Addresses in text and what is blocked about them.
+//! What is blocked about an address.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-/// The addresses (`http://…`, `https://…`) of a text, without the punctuation that follows them.
-pub fn addresses(text: &str) -> impl Iterator<Item = &str> {
-    text.match_indices("://").filter_map(move |(at, _)| {
-        let scheme = ["https", "http"].into_iter().find(|scheme| text[..at].ends_with(scheme))?;
-        let rest = &text[at - scheme.len()..];
-        let end = rest
-            .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | ')' | ']' | '}' | '|' | '`'))
-            .unwrap_or(rest.len());
-        Some(rest[..end].trim_end_matches(['.', ',', ';', ':', '!', '?', '*', '_']))
-    })
-}
+use super::{address::Address, domains::DomainList};
 
-/// The host of an address: no scheme, user, port, path or `www.`; may be in any case.
-pub fn host(address: &str) -> &str {
-    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
-    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    let host = host.split(':').next().unwrap_or_default().trim_end_matches('.');
-    match host.get(..4) {
-        Some(www) if www.eq_ignore_ascii_case("www.") => &host[4..],
-        _ => host,
-    }
+/// Why an address is blocked, and how much that weighs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Blocked<'a> {
+    /// What is blocked.
+    pub what: BlockedPart<'a>,
+    /// 1, or the weight of the list's category.
+    pub weight: f64,
 }
 
 /// What is blocked about an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blocked {
+pub enum BlockedPart<'a> {
     /// Its domain, or one that it is a subdomain of.
     Domain,
     /// A part of it.
     Word,
+    /// It is in a list of this category.
+    Category(&'a str),
 }
 
 /// Compiled address rules.
 #[derive(Debug, Default)]
 pub struct UrlRules {
-    /// Domains in lower case.
+    /// Domains as [`Address::host`] writes them.
     pub domains: HashSet<String>,
     /// Parts of which one blocks.
     pub hard: HashSet<String>,
-    /// Parts of which two blocks.
+    /// Parts of which two block.
     pub soft: HashSet<String>,
+    /// Long lists.
+    pub list: Option<DomainList>,
+    /// Weights of the list's categories, by their numbers.
+    pub weights: Vec<f64>,
 }
 
 impl UrlRules {
-    /// Why `address` is blocked, if it is.
-    pub fn judge(&self, address: &str) -> Option<Blocked> {
-        let lower = address.to_lowercase();
-        let mut domain = host(&lower);
-        loop {
-            if self.domains.contains(domain) {
-                return Some(Blocked::Domain);
-            }
-            match domain.split_once('.') {
-                Some((_, parent)) => domain = parent,
-                None => break,
-            }
+    /// Sets the long lists and the weights of their categories; those without one have the weight 1.
+    pub fn with_list(mut self, list: DomainList, weights: &BTreeMap<String, f64>) -> Self {
+        self.weights = list.categories().iter().map(|name| weights.get(name).copied().unwrap_or(1.0)).collect();
+        self.list = Some(list);
+        self
+    }
+
+    /// Why `address` is blocked, if it is: the reason that weighs most.
+    pub fn judge(&self, address: &str) -> Option<Blocked<'_>> {
+        let parsed = Address::parse(address);
+        if let Some(address) = &parsed
+            && address.domains().any(|domain| self.domains.contains(domain))
+        {
+            return Some(Blocked { what: BlockedPart::Domain, weight: 1.0 });
         }
+        let listed = parsed.and_then(|address| self.listed(&address));
+        match listed {
+            Some(blocked) if blocked.weight >= 1.0 => listed,
+            _ if self.has_word(address) => Some(Blocked { what: BlockedPart::Word, weight: 1.0 }),
+            _ => listed,
+        }
+    }
+
+    fn listed(&self, address: &Address) -> Option<Blocked<'_>> {
+        let list = self.list.as_ref()?;
+        let heaviest = list.lookup(address).iter().max_by(|a, b| self.weights[*a].total_cmp(&self.weights[*b]))?;
+        let weight = self.weights[heaviest];
+        (weight > 0.0).then(|| Blocked { what: BlockedPart::Category(&list.categories()[heaviest]), weight })
+    }
+
+    fn has_word(&self, address: &str) -> bool {
         let mut soft = 0;
-        for part in lower.split(|c: char| !c.is_alphanumeric()) {
-            if self.hard.contains(part) {
-                return Some(Blocked::Word);
-            }
+        address.to_lowercase().split(|c: char| !c.is_alphanumeric()).any(|part| {
             soft += u32::from(self.soft.contains(part));
-        }
-        (soft >= 2).then_some(Blocked::Word)
+            self.hard.contains(part) || soft >= 2
+        })
     }
 }
 
@@ -75,9 +83,15 @@ impl UrlRules {
 mod tests {
     use super::*;
 
-    fn rules() -> UrlRules {
+    fn what(address: &str) -> Option<BlockedPart<'static>> {
         let set = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
-        UrlRules { domains: set(&["bad.com"]), hard: set(&["porn"]), soft: set(&["sex", "cams"]) }
+        let (domains, hard, soft) = (set(&["bad.com"]), set(&["porn"]), set(&["sex", "cams"]));
+        let rules = UrlRules { domains, hard, soft, ..UrlRules::default() };
+        rules.judge(address).map(|blocked| match blocked.what {
+            BlockedPart::Domain => BlockedPart::Domain,
+            BlockedPart::Word => BlockedPart::Word,
+            BlockedPart::Category(name) => panic!("{name}: there is no list"),
+        })
     }
 
     #[test]
@@ -85,23 +99,17 @@ mod tests {
         for blocked in
             ["http://bad.com", "https://WWW.Bad.com:8080/x", "http://a.b.bad.com/", "http://u@bad.com", "bad.com."]
         {
-            assert_eq!(rules().judge(blocked), Some(Blocked::Domain), "{blocked}");
+            assert_eq!(what(blocked), Some(BlockedPart::Domain), "{blocked}");
         }
         for fine in ["http://notbad.com", "http://bad.com.example.org", "http://example.org/bad.com"] {
-            assert_eq!(rules().judge(fine), None, "{fine}");
+            assert_eq!(what(fine), None, "{fine}");
         }
     }
 
     #[test]
     fn one_hard_or_two_soft_words_block() {
-        assert_eq!(rules().judge("http://x.org/free-porn/1"), Some(Blocked::Word));
-        assert_eq!(rules().judge("http://x.org/sex_cams"), Some(Blocked::Word));
-        assert_eq!(rules().judge("http://sussex.ac.uk/sex-education"), None);
-    }
-
-    #[test]
-    fn addresses_end_at_markup_and_lose_trailing_punctuation() {
-        let text = "See [docs](https://docs.rs/x), <http://a.b/c?d=1>. ftp://no.pe and httpx://no";
-        assert_eq!(addresses(text).collect::<Vec<_>>(), ["https://docs.rs/x", "http://a.b/c?d=1"]);
+        assert_eq!(what("http://x.org/free-porn/1"), Some(BlockedPart::Word));
+        assert_eq!(what("http://x.org/sex_cams"), Some(BlockedPart::Word));
+        assert_eq!(what("http://sussex.ac.uk/sex-education"), None);
     }
 }
