@@ -30,5 +30,5 @@ pub use self::{
     document::Document,
     error::DataError,
     features::Features,
-    filter::{Filter, FilterContext, FilterEntry, FilterPlugin, Verdict},
+    filter::{Bound, Filter, FilterContext, FilterEntry, FilterPlugin, Measure, Verdict},
 };
