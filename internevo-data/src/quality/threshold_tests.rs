@@ -98,8 +98,8 @@ fn labelled_lines_are_read_in_every_form_and_unlabelled_ones_passed_over() {
                  {\"id\": \"c\", \"label\": \"\", \"perplexity\": 90}\n{\"id\": \"d\", \"perplexity\": 91}\n\
                  {\"id\": \"e\", \"label\": \"drop\", \"reason\": \"perplexity\", \"value\": 5.5, \"kept\": true}\n\
                  {\"id\": \"e\", \"label\": \"drop\", \"reason\": \"c4_short\", \"value\": 1.5, \"kept\": true}\n";
-    let expected =
-        [LabelledValue { value: 20.5, keep: true, bytes: 4 }, LabelledValue { value: 900.0, keep: false, bytes: 7 }];
+    let expected = [(20.5, true, 4), (900.0, false, 7), (5.5, false, 1)];
+    let expected = expected.map(|(value, keep, bytes)| LabelledValue { value, keep, bytes });
     assert_eq!(read(lines).expect("read"), expected);
     for (line, says) in [
         ("{\"label\": \"good\", \"perplexity\": 1}", "`good`"),
