@@ -113,6 +113,62 @@ impl<'a> Editor<'a> {
     }
 }
 
+/// What a rule allows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bound {
+    /// Documents below this go.
+    Min(f64),
+    /// Documents above this go.
+    Max(f64),
+}
+
+impl Bound {
+    /// The threshold itself.
+    pub fn threshold(self) -> f64 {
+        let (Self::Min(threshold) | Self::Max(threshold)) = self;
+        threshold
+    }
+}
+
+/// What a rule measures in a document, whether it drops it or not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measure {
+    /// Which rule: the reason that its rejections have.
+    pub reason: Cow<'static, str>,
+    /// What was measured.
+    pub value: f64,
+    /// What is allowed.
+    pub bound: Bound,
+}
+
+impl Measure {
+    /// `value` must not be below `least`.
+    pub fn at_least(reason: impl Into<Cow<'static, str>>, value: f64, least: f64) -> Self {
+        Self { reason: reason.into(), value, bound: Bound::Min(least) }
+    }
+
+    /// `value` must not be above `most`.
+    pub fn at_most(reason: impl Into<Cow<'static, str>>, value: f64, most: f64) -> Self {
+        Self { reason: reason.into(), value, bound: Bound::Max(most) }
+    }
+
+    /// Does the rule drop the document?
+    pub fn is_violated(&self) -> bool {
+        match self.bound {
+            Bound::Min(least) => self.value < least,
+            Bound::Max(most) => self.value > most,
+        }
+    }
+
+    /// The verdict of the first of some rules that is violated.
+    pub fn verdict(measures: impl IntoIterator<Item = Self>) -> Verdict {
+        match measures.into_iter().find(Self::is_violated) {
+            Some(Self { reason, value, .. }) => Verdict::Drop { reason, value },
+            None => Verdict::Keep,
+        }
+    }
+}
+
 /// Judges one document at a time. Called from many threads.
 pub trait Filter: Send + Sync {
     /// The name it is registered under.
@@ -121,17 +177,16 @@ pub trait Filter: Send + Sync {
     /// Keep, edit or drop. The same document and settings must always get the same verdict: resumed runs depend on it.
     fn judge(&self, document: &Features<'_>) -> Verdict;
 
-    /// What its rules measure of a document, by name, whether or not it is dropped; the reason of a drop begins with the name. For
-    /// choosing thresholds (`internevo data score`). A filter without a number worth a threshold has none.
-    fn measure(&self, document: &Features<'_>) -> Vec<(Cow<'static, str>, f64)> {
-        let _ = document;
-        Vec::new()
-    }
-
     /// What the verdict depends on beyond the settings, for example the hash of a model's file. A finished stage is reused only
     /// if this has not changed.
     fn fingerprint(&self) -> String {
         String::new()
+    }
+
+    /// What each rule measures in a document, for reports and for people who review what is near a threshold. A filter without
+    /// thresholds has nothing to say here.
+    fn measure(&self, _document: &Features<'_>) -> Vec<Measure> {
+        Vec::new()
     }
 }
 
@@ -299,9 +354,10 @@ impl FilterChain {
         self.filters.iter().map(|filter| filter.fingerprint()).collect()
     }
 
-    /// What every filter measures of a document; see [`Filter::measure`].
-    pub fn measure(&self, document: &Features<'_>) -> Vec<(Cow<'static, str>, f64)> {
-        self.filters.iter().flat_map(|filter| filter.measure(document)).collect()
+    /// What all rules measure, each with the name of its filter.
+    pub fn measure(&self, document: &Features<'_>) -> Vec<(&str, Measure)> {
+        let measures = |filter: &'_ dyn Filter| filter.measure(document);
+        self.filters.iter().flat_map(|filter| measures(&**filter).into_iter().map(|m| (filter.name(), m))).collect()
     }
 
     /// Asks the filters in order until one drops the document.

@@ -30,5 +30,5 @@ pub use self::{
     document::Document,
     error::DataError,
     features::Features,
-    filter::{Edit, Editor, Filter, FilterContext, FilterEntry, FilterPlugin, Verdict},
+    filter::{Bound, Edit, Editor, Filter, FilterContext, FilterEntry, FilterPlugin, Measure, Verdict},
 };

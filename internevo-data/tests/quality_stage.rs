@@ -150,9 +150,9 @@ fn a_strategy_judges_its_source_by_its_own_filters_and_limits_and_measuring_agre
         let document = document.expect("a document");
         let value = |name: &str| document.meta["values"].get(name).and_then(Value::as_f64);
         let is_library = document.field("source") == Some("library");
-        assert!(!is_library || value("fluency").is_none() && value("fasttext_zh").is_none());
+        assert!(!is_library || value("fluency_low").is_none() && value("fasttext_zh").is_none());
         let high = if is_library { 90.0 } else { 900.0 };
-        let reason = match (value("fluency"), value("perplexity"), value("fasttext_zh")) {
+        let reason = match (value("fluency_low"), value("perplexity_high"), value("fasttext_zh")) {
             (Some(fluency), ..) if fluency < 0.4 => "fluency_low",
             (_, Some(perplexity), _) if perplexity < 4.0 => "perplexity_low",
             (_, Some(perplexity), _) if perplexity > high => "perplexity_high",

@@ -30,7 +30,7 @@ const HINT: &str = "nothing is kept of a scoring that does not end";
 /// Writes what filters measure of each document.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example:\n  internevo data score --input cleaned --output scored.jsonl --filter perplexity --config corpus.toml\n\nEach document gets a field `values`, such as {\"perplexity\": 412.7}. Nothing is dropped."
+    after_help = "Example:\n  internevo data score --input cleaned --output scored.jsonl --filter perplexity --config corpus.toml\n\nEach document gets a field `values`, such as {\"perplexity_high\": 412.7}. Nothing is dropped."
 )]
 pub struct Score {
     /// Documents, as for a stage
@@ -59,14 +59,14 @@ pub struct Score {
 /// Draws documents near a threshold.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example:\n  internevo data sample --input scored.jsonl --value perplexity --threshold 800 --by source,lang --output to-label.jsonl\n\nWrite `keep` or `drop` into the empty `label` of each line, then run `internevo data threshold`."
+    after_help = "Example:\n  internevo data sample --input scored.jsonl --value perplexity_high --threshold 800 --by source,lang --output to-label.jsonl\n\nWrite `keep` or `drop` into the empty `label` of each line, then run `internevo data threshold`."
 )]
 pub struct Sample {
     /// Documents with values, from `internevo data score`
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     pub input: Vec<PathBuf>,
-    /// Name of the value
-    #[arg(long, value_name = "NAME")]
+    /// Name of the value: the reason that the rule gives
+    #[arg(long, value_name = "REASON")]
     pub value: String,
     /// The threshold as it is
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
@@ -85,14 +85,14 @@ pub struct Sample {
 /// Chooses a threshold.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  internevo data threshold --input labelled.jsonl --value perplexity --keep below --setting pipeline.filter.perplexity.en.high\n  internevo data threshold --input labelled.jsonl --value fluency --min-precision 0.95\n\nPrints a table, the choice with its 95 % interval, and TOML for the configuration."
+    after_help = "Examples:\n  internevo data threshold --input labelled.jsonl --value perplexity_high --keep below --setting pipeline.filter.perplexity.en.high\n  internevo data threshold --input labelled.jsonl --value fluency_low --min-precision 0.95\n\nPrints a table, the choice with its 95 % interval, and TOML for the configuration."
 )]
 pub struct Threshold {
-    /// JSONL with `label` (`keep` or `drop`) and the value, in `values` or beside it
+    /// JSONL with `label` (`keep` or `drop`) and the value: labelled samples, or labels of `data review`
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     pub input: Vec<PathBuf>,
-    /// Name of the value
-    #[arg(long, value_name = "NAME")]
+    /// Name of the value: the reason that the rule gives
+    #[arg(long, value_name = "REASON")]
     pub value: String,
     /// Which values the filter keeps
     #[arg(long, value_enum, default_value_t = Side::Above)]

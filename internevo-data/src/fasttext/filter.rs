@@ -1,13 +1,13 @@
 //! `fasttext`: keeps documents by the probability of a label of a fastText model.
 
-use std::{borrow::Cow, collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use internevo_core::plugin::{Plugin, PluginError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::FastText;
-use crate::{Features, Filter, FilterContext, FilterPlugin, Verdict, register_filter};
+use crate::{Features, Filter, FilterContext, FilterPlugin, Measure, Verdict, register_filter};
 
 /// Settings of `fasttext`: rules by name, asked in the order of their names. Rule `x` drops for the reason `fasttext_x`.
 ///
@@ -72,12 +72,15 @@ impl Rule {
         Ok(Self { reason: format!("fasttext_{name}"), model, label, settings })
     }
 
-    /// The probability of the label; `None` where the rule does not apply or the model knows nothing of the text.
-    fn score(&self, document: &Features<'_>, lang: Option<&str>) -> Option<f64> {
+    /// The probability of the label with its limits; nothing where the rule does not apply or the model knows nothing of the text.
+    fn measure(&self, document: &Features<'_>, lang: Option<&str>) -> Vec<Measure> {
         let asked = &self.settings.lang;
         let applies = asked.is_empty() || lang.or(document.lang()) == Some(asked);
-        let scores = applies.then(|| self.model.scores(document.text())).flatten()?;
-        Some(f64::from(scores[self.label]))
+        let scores = applies.then(|| self.model.scores(document.text())).flatten();
+        let Some(score) = scores.map(|scores| f64::from(scores[self.label])) else { return Vec::new() };
+        let min = self.settings.min.map(|min| Measure::at_least(self.reason.clone(), score, min));
+        let max = self.settings.max.map(|max| Measure::at_most(self.reason.clone(), score, max));
+        min.into_iter().chain(max).collect()
     }
 }
 
@@ -108,20 +111,11 @@ impl Filter for FastTextFilter {
     }
 
     fn judge(&self, document: &Features<'_>) -> Verdict {
-        for rule in &self.rules {
-            let Some(score) = rule.score(document, self.lang.as_deref()) else { continue };
-            let keeps =
-                rule.settings.min.is_none_or(|min| score >= min) && rule.settings.max.is_none_or(|max| score <= max);
-            if !keeps {
-                return Verdict::drop(rule.reason.clone(), score);
-            }
-        }
-        Verdict::Keep
+        Measure::verdict(self.rules.iter().flat_map(|rule| rule.measure(document, self.lang.as_deref())))
     }
 
-    fn measure(&self, document: &Features<'_>) -> Vec<(Cow<'static, str>, f64)> {
-        let score = |rule: &Rule| Some((Cow::Owned(rule.reason.clone()), rule.score(document, self.lang.as_deref())?));
-        self.rules.iter().filter_map(score).collect()
+    fn measure(&self, document: &Features<'_>) -> Vec<Measure> {
+        self.rules.iter().flat_map(|rule| rule.measure(document, self.lang.as_deref())).collect()
     }
 
     fn fingerprint(&self) -> String {

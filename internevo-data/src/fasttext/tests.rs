@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use serde::Deserialize;
 
 use super::{FastText, FastTextFilter};
-use crate::{Document, Features, plugin::Plugin as _, testing};
+use crate::{Document, Features, Measure, plugin::Plugin as _, testing};
 
 const MODELS: [&str; 7] = [
     "softmax.bin",
@@ -89,7 +89,7 @@ fn a_rule_keeps_by_label_and_threshold_and_says_what_it_measured() {
     testing::assert_drops::<FastTextFilter>(&rule("max = -1.0"), text, "fasttext_style");
     let filter = testing::build::<FastTextFilter>(&rule("min = 0.5"));
     let document = Document::new("a", text);
-    assert_eq!(filter.measure(&Features::new(&document)), [("fasttext_style".into(), score)]);
+    assert_eq!(filter.measure(&Features::new(&document)), [Measure::at_least("fasttext_style", score, 0.5)]);
     assert_eq!(filter.fingerprint(), model.fingerprint());
     testing::assert_sound::<FastTextFilter>(&rule("min = 0.9"));
 }

@@ -100,20 +100,25 @@ fn count(line: &str) -> Option<(usize, u64)> {
     Some((order.trim().parse().ok()?, count.trim().parse().ok()?))
 }
 
+/// What separates: words may hold any other white space.
+const BLANKS: [char; 2] = [' ', '\t'];
+
 /// `LOG10 \t WORDS [\t BACKOFF]`.
 fn ngram(line: &str, order: usize) -> Result<(&str, Weights), String> {
-    let (log10, rest) = line.split_once(['\t', ' ']).ok_or_else(|| format!("`{line}` is no {order}-gram"))?;
+    let (log10, rest) = line.split_once(BLANKS).ok_or_else(|| format!("`{line}` is no {order}-gram"))?;
     let number = |text: &str| {
         let number = text.trim().parse::<f32>().ok().filter(|number| number.is_finite());
         number.ok_or_else(|| format!("`{text}` in a {order}-gram is no number"))
     };
     let log10 = number(log10)?.min(0.0);
     // Where everything is separated by spaces, the words are counted.
-    let (words, backoff) = match rest.trim_end().split_once('\t') {
+    let (words, backoff) = match rest.trim_end_matches(BLANKS).split_once('\t') {
         Some((words, backoff)) => (words, number(backoff)?),
         None => {
             let spaces = rest.match_indices(' ').nth(order - 1).map(|(at, _)| at);
-            spaces.map_or(Ok((rest.trim_end(), 0.0)), |at| number(&rest[at..]).map(|backoff| (&rest[..at], backoff)))?
+            spaces.map_or(Ok((rest.trim_end_matches(BLANKS), 0.0)), |at| {
+                number(&rest[at..]).map(|backoff| (&rest[..at], backoff))
+            })?
         }
     };
     Ok((words, Weights { log10, backoff }))

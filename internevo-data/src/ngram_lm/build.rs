@@ -34,7 +34,7 @@ pub(super) fn probing(arpa: Arpa, multiplier: f32) -> Result<Built, DataError> {
     let order = header.counts.len();
     let mut builder = Builder { bytes, layout, order, words: 1, names: b"<unk>\0".to_vec(), saw_unknown: false };
     arpa.for_each(|order, words, weights| match order {
-        1 => builder.word(words.trim(), weights),
+        1 => builder.word(words, weights),
         _ => builder.ngram(order, words, weights),
     })?;
     Ok(builder.finish())

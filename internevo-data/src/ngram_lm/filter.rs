@@ -1,13 +1,13 @@
 //! `perplexity`: keeps documents that a language model finds neither too surprising nor too predictable.
 
-use std::{borrow::Cow, collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use internevo_core::plugin::{Plugin, PluginError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{LmReport, LmTokens, NgramModel};
-use crate::{Features, Filter, FilterContext, FilterPlugin, Verdict, register_filter};
+use crate::{Features, Filter, FilterContext, FilterPlugin, Measure, Verdict, register_filter};
 
 /// Name of the model that judges every language without one of its own.
 const ANY: &str = "*";
@@ -52,14 +52,15 @@ pub struct Perplexity {
 struct Model {
     model: NgramModel,
     tokens: LmTokens,
-    low: f64,
-    high: f64,
+    low: Option<f64>,
+    high: Option<f64>,
 }
 
 impl Model {
     fn new(settings: &LanguageModel) -> Result<Self, String> {
-        let (low, high) = (settings.low.unwrap_or(0.0), settings.high.unwrap_or(f64::INFINITY));
-        if settings.low.is_none() && settings.high.is_none() || low >= high {
+        let LanguageModel { low, high, .. } = *settings;
+        let is_empty = low.zip(high).is_some_and(|(low, high)| low >= high);
+        if low.is_none() && high.is_none() || is_empty {
             return Err("set `low` or `high`, and `low` below `high`".into());
         }
         let path = Path::new(&settings.model);
@@ -113,15 +114,14 @@ impl Filter for Perplexity {
     }
 
     fn judge(&self, document: &Features<'_>) -> Verdict {
-        match self.of(document) {
-            Some((value, model)) if value < model.low => Verdict::drop("perplexity_low", value),
-            Some((value, model)) if value > model.high => Verdict::drop("perplexity_high", value),
-            _ => Verdict::Keep,
-        }
+        Measure::verdict(self.measure(document))
     }
 
-    fn measure(&self, document: &Features<'_>) -> Vec<(Cow<'static, str>, f64)> {
-        self.of(document).map(|(value, _)| (Self::NAME.into(), value)).into_iter().collect()
+    fn measure(&self, document: &Features<'_>) -> Vec<Measure> {
+        let Some((value, model)) = self.of(document) else { return Vec::new() };
+        let low = model.low.map(|low| Measure::at_least("perplexity_low", value, low));
+        let high = model.high.map(|high| Measure::at_most("perplexity_high", value, high));
+        low.into_iter().chain(high).collect()
     }
 
     fn fingerprint(&self) -> String {

@@ -112,26 +112,35 @@ impl Probing {
 }
 
 impl Lookup for Probing {
-    type Node = u64;
+    /// Hash of the n-gram; `None` when no longer one ends in it, which saves the look-up.
+    type Node = Option<u64>;
 
     fn word(&self, bytes: &[u8], text: &[u8]) -> u32 {
         let found = self.layout.words.find(bytes, word_hash(text)).map(|at| u32::from_le_bytes(word(&bytes[at..])));
         found.ok().filter(|word| *word < self.bound).unwrap_or(UNKNOWN)
     }
 
-    fn unigram(&self, bytes: &[u8], index: u32) -> (Weights, u64) {
-        (weights(&bytes[self.layout.unigrams + index as usize * UNIGRAM_BYTES..]), u64::from(index))
+    fn unigram(&self, bytes: &[u8], index: u32) -> (Weights, Option<u64>) {
+        let at = self.layout.unigrams + index as usize * UNIGRAM_BYTES;
+        (weights(&bytes[at..]), extensible(&bytes[at..], u64::from(index)))
     }
 
-    fn middle(&self, bytes: &[u8], place: usize, earlier: u32, node: &mut u64) -> Option<Weights> {
-        *node = ngram_hash(*node, earlier);
-        self.layout.middles[place].find(bytes, *node).ok().map(|at| weights(&bytes[at..]))
+    fn middle(&self, bytes: &[u8], place: usize, earlier: u32, node: &mut Option<u64>) -> Option<Weights> {
+        let key = ngram_hash((*node)?, earlier);
+        let at = self.layout.middles[place].find(bytes, key).ok()?;
+        *node = extensible(&bytes[at..], key);
+        Some(weights(&bytes[at..]))
     }
 
-    fn longest(&self, bytes: &[u8], earlier: u32, node: u64) -> Option<f32> {
-        let at = self.layout.longest?.find(bytes, ngram_hash(node, earlier)).ok()?;
+    fn longest(&self, bytes: &[u8], earlier: u32, node: Option<u64>) -> Option<f32> {
+        let at = self.layout.longest?.find(bytes, ngram_hash(node?, earlier)).ok()?;
         Some(negative(f32::from_le_bytes(word(&bytes[at..]))))
     }
+}
+
+/// `key`, if the sign of the probability at the beginning of `weights` says that a longer n-gram ends in this one.
+fn extensible(weights: &[u8], key: u64) -> Option<u64> {
+    f32::from_le_bytes(word(weights)).is_sign_positive().then_some(key)
 }
 
 /// A probability without the fact in its sign: it is always negative or 0.

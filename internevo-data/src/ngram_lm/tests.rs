@@ -9,7 +9,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{LmReport, LmSettings, LmTokens, NgramModel, Perplexity, Weights, arpa::Arpa, convert, train};
-use crate::{Document, Features, testing};
+use crate::{Document, Features, Measure, testing};
 
 /// What two implementations in 32-bit floats may differ by, log10.
 const TOLERANCE: f32 = 1e-5;
@@ -193,6 +193,31 @@ fn probabilities_of_all_words_after_any_context_add_up_to_one() {
 }
 
 #[test]
+fn an_arpa_file_may_separate_by_spaces_and_lack_what_is_nothing() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("hand.arpa");
+    // A word that ends in an ideographic space is another word; `<unk>` and backoffs of zero are missing.
+    let text = "# by hand\n\n\\data\\\nngram 1=4\nngram 2=2\n\n\\1-grams:\n-99\t<s>\t-0.5\n-1 </s>\n-0.7 a -0.25\n-0.9\ta\u{3000}\n\n\
+                \\2-grams:\n-0.3\t<s> a\n-0.2 a </s>\n\n\\end\\\n";
+    fs::write(&path, text).expect("written");
+    let model = NgramModel::load(&path).expect("a model");
+    assert_eq!(model.line("a", &LmTokens::Spaces), [-0.3, -0.2]);
+    assert_eq!(model.line("a\u{3000}", &LmTokens::Spaces), [-0.5 - 0.9, -1.0]);
+    assert_eq!(model.line("b", &LmTokens::Spaces), [-0.5 - 100.0, -1.0]);
+    for (from, to, says) in [
+        ("ngram 2=2", "ngram 2=1", ":15: "),
+        ("-0.7 a -0.25", "-0.7 a x", "`x`"),
+        ("<s> a", "<s> b", "`b` is not among the words"),
+        ("-0.9\ta\u{3000}", "-0.9\ta", "`a` is there twice"),
+        ("\\end\\", "", "`\\end\\`"),
+    ] {
+        fs::write(&path, text.replace(from, to)).expect("written");
+        let message = NgramModel::load(&path).expect_err("refused").to_string();
+        assert!(message.contains(says), "{message}");
+    }
+}
+
+#[test]
 fn a_model_of_single_words_can_be_trained_and_used() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let files = [corpus(dir.path())];
@@ -246,10 +271,10 @@ fn the_filter_keeps_what_is_between_its_limits_and_cuts_as_the_model_was_trained
     testing::assert_keeps::<Perplexity>(&rule("zh", "high = 2.0"), text);
     let filter = testing::build::<Perplexity>(&rule("*", "high = 1e6"));
     let document = Document::new("a", text);
-    assert_eq!(filter.measure(&Features::new(&document)), [("perplexity".into(), perplexity)]);
+    assert_eq!(filter.measure(&Features::new(&document)), [Measure::at_most("perplexity_high", perplexity, 1e6)]);
     assert!(filter.fingerprint().contains(model.fingerprint()));
     let shuffled = "Trait the a use as can we type.\nWill code compile this not.";
-    let judge = |text: &str| filter.measure(&Features::new(&Document::new("a", text)))[0].1;
+    let judge = |text: &str| filter.measure(&Features::new(&Document::new("a", text)))[0].value;
     assert!(judge(shuffled) > 1.5 * judge(text), "{} and {}", judge(shuffled), judge(text));
     testing::assert_sound::<Perplexity>(&rule("*", "high = 500.0"));
 }

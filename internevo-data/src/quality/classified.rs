@@ -1,14 +1,16 @@
 //! `fluency` and `advertisement`: filters around a classifier that was trained on labelled documents
 //! (`internevo data classifier train`).
 
-use std::{borrow::Cow, marker::PhantomData, path::PathBuf};
+use std::{marker::PhantomData, path::PathBuf};
 
 use internevo_core::plugin::{Plugin, PluginError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{is_prose, threshold::Keeps};
-use crate::{Features, Filter, FilterContext, FilterPlugin, Verdict, classifier::TextClassifier, register_filter};
+use crate::{
+    Features, Filter, FilterContext, FilterPlugin, Measure, Verdict, classifier::TextClassifier, register_filter,
+};
 
 /// What a filter asks its classifier.
 pub trait Question: Send + Sync + 'static {
@@ -127,14 +129,16 @@ impl<Q: Question> Filter for Classified<Q> {
     }
 
     fn judge(&self, document: &Features<'_>) -> Verdict {
-        match self.probability(document) {
-            Some(value) if !Q::KEEPS.keeps(value, self.config.threshold) => Verdict::drop(Q::REASON, value),
-            _ => Verdict::Keep,
-        }
+        Measure::verdict(self.measure(document))
     }
 
-    fn measure(&self, document: &Features<'_>) -> Vec<(Cow<'static, str>, f64)> {
-        self.probability(document).map(|value| (Q::NAME.into(), value)).into_iter().collect()
+    fn measure(&self, document: &Features<'_>) -> Vec<Measure> {
+        let threshold = self.config.threshold;
+        let measure = |value| match Q::KEEPS {
+            Keeps::Above => Measure::at_least(Q::REASON, value, threshold),
+            Keeps::Below => Measure::at_most(Q::REASON, value, threshold),
+        };
+        self.probability(document).map(measure).into_iter().collect()
     }
 
     fn fingerprint(&self) -> String {
@@ -183,7 +187,7 @@ mod tests {
         assert_eq!(testing::judge_document::<Classified<Advertisement>>(&settings, &code), Verdict::Keep);
         let filter = testing::build::<Classified<Advertisement>>(&settings);
         let document = Document::new("a", OFFER);
-        assert_eq!(filter.measure(&Features::new(&document)), [("advertisement".into(), value)]);
+        assert_eq!(filter.measure(&Features::new(&document)), [Measure::at_most("advertisement_high", value, 0.5)]);
         testing::assert_sound::<Classified<Advertisement>>(&settings);
     }
 

@@ -1,7 +1,5 @@
 //! `quality_classifier`: the filter around a trained model.
 
-use std::borrow::Cow;
-
 use internevo_core::plugin::{Plugin, PluginError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,13 +10,10 @@ use super::{
     is_prose,
     model::{BITS, QualityModel},
 };
-use crate::{Features, Filter, FilterContext, FilterPlugin, Verdict, register_filter};
+use crate::{Features, Filter, FilterContext, FilterPlugin, Measure, Verdict, register_filter};
 
 /// Passages with fewer tokens give no stable score; they count only where they are the whole document's best evidence.
 const MIN_TOKENS: usize = 20;
-
-/// Why a document goes.
-const REASON: &str = "low_quality";
 
 /// Passages of a language that the model must have been trained on to judge it.
 const MIN_LANGUAGE_PASSAGES: u64 = 200;
@@ -108,14 +103,12 @@ impl Filter for QualityClassifier {
     }
 
     fn judge(&self, document: &Features<'_>) -> Verdict {
-        match self.score_of(document) {
-            Some(score) if score < self.threshold => Verdict::drop(REASON, score),
-            _ => Verdict::Keep,
-        }
+        Measure::verdict(self.measure(document))
     }
 
-    fn measure(&self, document: &Features<'_>) -> Vec<(Cow<'static, str>, f64)> {
-        self.score_of(document).map(|score| (REASON.into(), score)).into_iter().collect()
+    fn measure(&self, document: &Features<'_>) -> Vec<Measure> {
+        let score = self.score_of(document);
+        score.map(|score| Measure::at_least("low_quality", score, self.threshold)).into_iter().collect()
     }
 
     fn fingerprint(&self) -> String {

@@ -327,7 +327,8 @@ impl<'a> Sorted<'a> {
 }
 
 /// The labelled values of JSONL files: `label` is `keep` or `drop` (or `true` or `false`), the number stands in `values` under `name`,
-/// or in the field `name`. Lines without a label yet are passed over, so that a half-labelled file can be used.
+/// in the field `name`, or, as `internevo data review` writes it, in `value` where `reason` is `name`. Lines without a label yet and
+/// labels of other rules are passed over.
 ///
 /// # Errors
 /// A file that cannot be read, and [`DataError::Invalid`] for a line without the number or with another label.
@@ -365,7 +366,13 @@ fn labelled_value(line: &[u8], name: &str) -> Result<Option<LabelledValue>, Stri
         },
         Some(other) => return Err(format!("label {other} is neither `keep` nor `drop`")),
     };
-    let value = object.get(VALUES).and_then(|values| values.get(name)).or(object.get(name)).and_then(Value::as_f64);
+    // A review's label belongs to one rule.
+    let reviewed = object.get("reason").and_then(Value::as_str);
+    if reviewed.is_some_and(|reason| reason != name) && !object.contains_key(VALUES) {
+        return Ok(None);
+    }
+    let beside = object.get(if reviewed.is_some() { "value" } else { name });
+    let value = object.get(VALUES).and_then(|values| values.get(name)).or(beside).and_then(Value::as_f64);
     let value = value.ok_or_else(|| format!("no number `{name}`, neither in `{VALUES}` nor beside it"))?;
     let length = object.get("text").and_then(Value::as_str).map(|text| text.len() as u64);
     let bytes = length.or(object.get("bytes").and_then(Value::as_u64)).unwrap_or(1).max(1);

@@ -86,7 +86,7 @@ fn the_interval_narrows_with_more_documents_and_depends_on_the_seed_alone() {
 }
 
 #[test]
-fn labelled_lines_are_read_in_both_forms_and_unlabelled_ones_passed_over() {
+fn labelled_lines_are_read_in_every_form_and_unlabelled_ones_passed_over() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let path = dir.path().join("labelled.jsonl");
     let read = |text: &str| {
@@ -95,9 +95,11 @@ fn labelled_lines_are_read_in_both_forms_and_unlabelled_ones_passed_over() {
     };
     let lines = "{\"id\": \"a\", \"label\": \"keep\", \"values\": {\"perplexity\": 20.5}, \"text\": \"four\"}\n\
                  {\"id\": \"b\", \"label\": false, \"perplexity\": 900, \"bytes\": 7}\n\
-                 {\"id\": \"c\", \"label\": \"\", \"perplexity\": 90}\n{\"id\": \"d\", \"perplexity\": 91}\n";
-    let expected =
-        [LabelledValue { value: 20.5, keep: true, bytes: 4 }, LabelledValue { value: 900.0, keep: false, bytes: 7 }];
+                 {\"id\": \"c\", \"label\": \"\", \"perplexity\": 90}\n{\"id\": \"d\", \"perplexity\": 91}\n\
+                 {\"id\": \"e\", \"label\": \"drop\", \"reason\": \"perplexity\", \"value\": 5.5, \"kept\": true}\n\
+                 {\"id\": \"e\", \"label\": \"drop\", \"reason\": \"c4_short\", \"value\": 1.5, \"kept\": true}\n";
+    let expected = [(20.5, true, 4), (900.0, false, 7), (5.5, false, 1)];
+    let expected = expected.map(|(value, keep, bytes)| LabelledValue { value, keep, bytes });
     assert_eq!(read(lines).expect("read"), expected);
     for (line, says) in [
         ("{\"label\": \"good\", \"perplexity\": 1}", "`good`"),

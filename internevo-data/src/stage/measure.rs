@@ -31,7 +31,7 @@ pub struct MeasureReport {
     pub values: BTreeMap<String, (u64, f64, f64)>,
 }
 
-/// Writes every document of `request.input` to `out` (JSONL) with a field `values`: what the filters of the stage measure
+/// Writes every document of `request.input` to `out` (JSONL) with a field `values`: what the rules of the stage measure, by reason
 /// ([`Filter::measure`](crate::Filter::measure)), strategies included. `request.output` is not used. The bytes do not depend on the
 /// number of threads.
 ///
@@ -90,7 +90,9 @@ struct Measured {
 fn measured(item: &Item, chunk: &Chunk, inputs: &[InputFile], strategies: &Strategies) -> Option<Measured> {
     let (mut document, _) = chunk.document(item, inputs).ok()?;
     let found = strategies.of(&document).measure(&Features::new(&document));
-    let values: Vec<(String, f64)> = found.into_iter().map(|(name, value)| (name.into_owned(), value)).collect();
+    let mut values: Vec<(String, f64)> = found.into_iter().map(|(_, m)| (m.reason.into_owned(), m.value)).collect();
+    // A rule with two limits measures once.
+    values.dedup_by(|next, kept| next.0 == kept.0);
     let object = values.iter().map(|(name, value)| (name.clone(), Value::from(*value))).collect();
     document.meta.insert(VALUES.into(), Value::Object(object));
     let mut line = Vec::new();
