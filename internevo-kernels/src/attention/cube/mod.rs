@@ -9,12 +9,16 @@
 //! | `portable` | kernels for any device |
 //! | `mma` | kernels for tensor cores through `mma.sync` |
 //!
+//! The portable kernels are tested by running them. Of the `mma` kernels everything but five PTX instructions is: tests emulate
+//! those on any device; with the instructions they have been compiled (NVRTC, ptxas) and not yet run on a GPU.
+//!
 //! The backward takes no atomics: dQ is summed by the cubes that own queries, dK and dV by those that own keys, and the scores
 //! are computed in both. That is 7 products of tiles instead of 5, and results that repeat to the bit.
 
 mod delta;
 mod mma;
 #[cfg(feature = "gpu")]
+#[cfg_attr(not(test), expect(dead_code, reason = "for attention/op.rs to call on tensors of a cubecl device"))]
 pub(crate) mod op;
 mod places;
 mod portable;

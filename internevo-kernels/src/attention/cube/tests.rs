@@ -1,10 +1,12 @@
 //! Every route against f64, on every device of the build.
 
 use super::*;
-use crate::attention::reference;
-use crate::cube::testing::{assert_buffer, on_every_device, random};
-use crate::cube::{ElemType, F32};
-use crate::testing::Random;
+use crate::KernelSet::Reference;
+use crate::attention::{attention_masked, flash_attention, reference};
+use crate::cube::testing::{assert_buffer, clients, on_every_device, random};
+use crate::cube::{ElemType, F16, F32, Machine};
+use crate::testing::*;
+use burn::tensor::Tensor;
 
 /// Inputs on the device and what f64 makes of them.
 struct Case {
@@ -113,6 +115,19 @@ fn masks(random: &mut Random) -> [AttentionMask; 3] {
     [AttentionMask::default(), AttentionMask::FULL, AttentionMask::sliding(random.between(1, 60))]
 }
 
+/// Runs a case by the portable kernels with a cube of this shape.
+fn run_portable(case: &Case, client: &Client, blocking: Option<portable::Blocking>) {
+    case.run(
+        client,
+        |operands, attention| portable::forward(client, operands, attention, blocking),
+        |operands, outcome, attention, gradients| {
+            let statistics = attention.statistics(client, operands, outcome, gradients);
+            let dy = outcome.d_output;
+            portable::backward(client, operands, dy, &statistics, attention, gradients, blocking);
+        },
+    );
+}
+
 #[test]
 fn ragged_segments_of_unequal_lengths_agree_with_f64_for_every_mask_group_and_odd_width() {
     let mut random = Random::fresh();
@@ -124,14 +139,23 @@ fn ragged_segments_of_unequal_lengths_agree_with_f64_for_every_mask_group_and_od
             let mask = masks(&mut random)[i % 3];
             let segments = ragged(&mut random, 90);
             let case = Case::new(&mut random, client, elem, layout, segments, mask);
-            case.run(
-                client,
-                |operands, attention| portable::forward(client, operands, attention, None),
-                |operands, outcome, attention, gradients| {
-                    let statistics = attention.statistics(client, operands, outcome, gradients);
-                    portable::backward(client, operands, outcome.d_output, &statistics, attention, gradients, None);
-                },
-            );
+            run_portable(&case, client, None);
+        }
+    });
+}
+
+#[test]
+fn every_shape_of_a_cube_down_to_one_unit_gives_the_same_attention() {
+    let mut random = Random::fresh();
+    on_every_device(|client, elem| {
+        let layout = QkvLayout { kv_heads: 1, q_per_kv: 2, head_dim: 12 };
+        let segments = ragged(&mut random, 70);
+        let mask = masks(&mut random)[random.between(0, 2)];
+        let case = Case::new(&mut random, client, elem, layout, segments, mask);
+        for blocking in portable::BLOCKINGS {
+            if blocking.units() <= Machine::of(client).max_units {
+                run_portable(&case, client, Some(blocking));
+            }
         }
     });
 }
@@ -140,7 +164,7 @@ fn ragged_segments_of_unequal_lengths_agree_with_f64_for_every_mask_group_and_od
 fn the_tensor_core_kernels_agree_with_f64_when_their_instructions_are_emulated() {
     let mut random = Random::fresh();
     on_every_device(|client, elem| {
-        if elem.size() != 2 {
+        if elem != F16 {
             return;
         }
         let tilings = [(2, 2, 32, 1, 32), (3, 1, 16, 1, 64), (1, 2, 32, 2, 64), (2, 1, 16, 1, 96), (1, 1, 16, 2, 128)];
@@ -163,4 +187,96 @@ fn the_tensor_core_kernels_agree_with_f64_when_their_instructions_are_emulated()
             );
         }
     });
+}
+
+#[test]
+fn the_backward_gives_the_same_bits_again() {
+    let mut random = Random::fresh();
+    for client in clients() {
+        let layout = QkvLayout { kv_heads: 2, q_per_kv: 2, head_dim: 32 };
+        let segments = ragged(&mut random, 90);
+        let case = Case::new(&mut random, &client, F32, layout, segments, AttentionMask::default());
+        let (operands, attention) = (case.views(&case.buffers), case.attention());
+        let (output, lse) = forward(&client, &operands, &attention);
+        let outcome = Outcome { output: &output, lse: &lse, d_output: &case.d_output, d_lse: None };
+        let run = || {
+            let gradients = case.spoilt(&client);
+            backward(&client, &operands, &outcome, &attention, &case.views(&gradients));
+            gradients.map(|buffer| bits(&buffer.read_f32(&client).unwrap()))
+        };
+        assert_eq!(run(), run());
+    }
+}
+
+#[test]
+fn a_nan_in_a_query_spoils_its_row_and_the_gradients_of_the_keys_it_sees_and_no_other_segment() {
+    for client in clients() {
+        let layout = QkvLayout { kv_heads: 1, q_per_kv: 1, head_dim: 8 };
+        let mut q = vec![0.5; 10 * 8];
+        q[4 * 8 + 3] = f32::NAN;
+        let [q, other] = [&q, &vec![0.5; 10 * 8]].map(|values| Buffer::from_f32(&client, values, F32));
+        let segments = Segments::packed(&[0, 6, 10]);
+        let attention = Attention::new(layout, &segments, AttentionMask::default());
+        let [place, ..] = layout.separate();
+        let operands = [&q, &other, &other].map(|buffer| place.on(buffer));
+        let (output, lse) = forward(&client, &operands, &attention);
+        let rows = output.read_f32(&client).unwrap();
+        assert!(rows.chunks_exact(8).enumerate().all(|(t, row)| row.iter().all(|v| v.is_nan() == (t == 4))));
+        let gradients = [(); 3].map(|()| Buffer::empty(&client, 80, F32));
+        let outcome = Outcome { output: &output, lse: &lse, d_output: &other, d_lse: None };
+        backward(&client, &operands, &outcome, &attention, &gradients.each_ref().map(|buffer| place.on(buffer)));
+        let dk = gradients[1].read_f32(&client).unwrap();
+        let nan = |rows: std::ops::Range<usize>| dk[8 * rows.start..8 * rows.end].iter().filter(|v| v.is_nan()).count();
+        assert_eq!((nan(0..5), nan(6..10)), (5 * 8, 0));
+    }
+}
+
+#[test]
+fn the_operation_on_a_fused_tensor_gives_what_burn_gives() {
+    let mut random = Random::fresh();
+    let layout = QkvLayout { kv_heads: 2, q_per_kv: 2, head_dim: 24 };
+    for (device, mask) in gpu_devices().into_iter().zip(masks(&mut random)) {
+        let cu_seqlens = random.segments(70);
+        let (x, dy) = (random.values(70 * layout.qkv_width()), random.values(70 * layout.output_width()));
+        let run = |fused: bool| {
+            let qkv = leaf(&x, [70, layout.qkv_width()], &device);
+            let y = match fused {
+                true => op::interleaved(qkv.clone(), layout, Segments::packed(&cu_seqlens), mask),
+                false => attention_masked(Reference, qkv.clone(), layout, &cu_seqlens, mask),
+            };
+            let gradients = backward_with(y.clone(), &dy);
+            [values(y), gradient(&qkv, &gradients)]
+        };
+        for (fused, composed) in run(true).iter().zip(run(false)) {
+            assert_close("fused against composed", fused, &wide(&composed));
+        }
+    }
+}
+
+#[test]
+fn the_operation_on_separate_tensors_differentiates_output_and_log_sum_exp_as_burn_does() {
+    let mut random = Random::fresh();
+    let layout = QkvLayout { kv_heads: 2, q_per_kv: 3, head_dim: 16 };
+    let segments = Segments::new(vec![0, 5, 40], vec![0, 30, 75]);
+    let weights = |random: &mut Random, heads: usize, rows: usize| random.values(rows * heads * 16);
+    for (device, mask) in gpu_devices().into_iter().zip(masks(&mut random)) {
+        let [x, k, v] = [(6, 40), (2, 75), (2, 75)].map(|(heads, rows)| weights(&mut random, heads, rows));
+        let (dy, d_lse) = (weights(&mut random, 6, 40), random.values(6 * 40));
+        let run = |fused: bool| {
+            let q = leaf(&x, [40, 6, 16], &device);
+            let [k, v] = [&k, &v].map(|values| leaf(values, [75, 2, 16], &device));
+            let (y, lse) = match fused {
+                true => op::separate(q.clone(), k.clone(), v.clone(), layout, segments.clone(), mask),
+                false => flash_attention(Reference, q.clone(), k.clone(), v.clone(), &segments, mask),
+            };
+            let both = Tensor::cat(vec![y.clone().reshape([40 * 6, 16]), lse.clone().reshape([40 * 6, 1])], 1);
+            let rows = dy.chunks_exact(16).zip(&d_lse);
+            let weights: Vec<f32> = rows.flat_map(|(row, last)| row.iter().chain([last])).copied().collect();
+            let gradients = backward_with(both, &weights);
+            [values(y), values(lse), gradient(&q, &gradients), gradient(&k, &gradients), gradient(&v, &gradients)]
+        };
+        for (fused, composed) in run(true).iter().zip(run(false)) {
+            assert_close("fused against composed", fused, &wide(&composed));
+        }
+    }
 }

@@ -115,11 +115,10 @@ impl Tile {
         }
     }
 
-    /// Whether the owned row `own` sees `other`. False for rows beyond the tile.
+    /// Whether the owned row `own` sees `other`. What a row beyond the tile sees does not matter: nobody stores it.
     pub fn sees(&self, own: u32, other: u32) -> bool {
         let distance = other as i32 - (own as i32 + self.shift);
-        let inside = own < self.stop && other < self.other_stop;
-        inside && distance <= self.ahead && distance >= -self.back
+        other < self.other_stop && distance <= self.ahead && distance >= -self.back
     }
 
     /// Whether all `owned` rows from `own` on see all `others` rows from `other` on.

@@ -5,7 +5,7 @@ use super::tile::{add_weighted, begin_load, hide, products, store, zero};
 use super::warp::{Sums, Warp};
 use super::{Instructions, Place, Shape, Tiling};
 use crate::attention::Heads;
-use crate::attention::cube::places::{DeviceHeads, Head, Rows, vector};
+use crate::attention::cube::places::{DeviceHeads, Head, Rows};
 use crate::attention::cube::tiles::{Side, Span, Tile, Work};
 use crate::attention::cube::{Attention, Statistics};
 use crate::cube::{Buffer, Client, ElemType, Machine, address_type};
@@ -48,8 +48,7 @@ impl Launch<'_> {
         let machine = Machine::of(self.client);
         let (layout, mask) = (self.attention.layout, self.attention.mask);
         let elem = own[0].data.elem;
-        let views = [own, other].as_flattened().iter().map(|heads| heads.on(())).collect::<Vec<_>>();
-        let vector = vector(&machine, elem, layout.head_dim, &views);
+        let vector = self.instructions.vector();
         let tiling = self.tiling.unwrap_or_else(|| tiling_for(layout.head_dim, side));
         let shape = Shape::new(self.attention, tiling, vector, self.instructions);
         let work = Work::new(self.client, self.attention.segments, mask, side, shape.owned());
@@ -92,7 +91,11 @@ impl Launch<'_> {
 /// Sums of dK and dV, or of dQ, are what fills the registers.
 fn tiling_for(head_dim: usize, side: Side) -> Tiling {
     let (warps, parts) = if head_dim <= 128 { (8, 1) } else { (4, if side == Side::Keys { 2 } else { 1 }) };
-    let others = if side == Side::Queries && head_dim <= 128 { 64 } else { 32 };
+    let others = match (side, head_dim) {
+        (Side::Queries, ..=64) => 48,
+        (Side::Queries, ..=128) => 64,
+        _ => 32,
+    };
     Tiling { warps, fragments: 1, others, parts }
 }
 

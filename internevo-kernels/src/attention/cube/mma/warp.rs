@@ -7,6 +7,7 @@
 //! - B, 16×8, 2 registers: rows `2t, 2t + 1`, then 8 rows on; column `g`.
 //! - C, 16×8, 4 f32: row `g`, columns `2t, 2t + 1`, then row `g + 8`.
 
+use super::CHUNK;
 use cubecl::prelude::*;
 
 /// Lanes of a warp.
@@ -23,7 +24,7 @@ const B_WORDS: usize = 4 * LANES as usize;
 pub(in crate::attention::cube) enum Instructions {
     /// PTX for compute capability 8.0 and later, for values of this type.
     Ptx(Half),
-    /// Loops and barriers over the whole cube: for tests.
+    /// Loops and barriers over the whole cube, for finite f16: for tests.
     Emulated,
 }
 
@@ -46,6 +47,11 @@ impl Half {
 impl Instructions {
     fn emulated(self) -> bool {
         self == Self::Emulated
+    }
+
+    /// Values per vector of the buffers: one copy of 16 bytes, or what every device can index.
+    pub(super) fn vector(self) -> usize {
+        if self.emulated() { 4 } else { CHUNK }
     }
 
     fn ptx(self) -> &'static str {
@@ -141,16 +147,17 @@ impl<F: Float, N: Size> Warp<F, N> {
         let mut out = Quad::empty();
         #[unroll]
         for i in 0..4usize {
-            let mut pair = Vector::<F, Const<2>>::empty();
+            let mut pair = 0u32.runtime();
             #[unroll]
             for e in 0..2usize {
                 let row = if comptime!(transposed) { t * 2 + comptime!(e as u32) } else { g };
                 let column = if comptime!(transposed) { g } else { t * 2 + comptime!(e as u32) };
                 let start = self.exchange[exchange + comptime!(8 * i) + row as usize];
                 let index = (start + column) as usize;
-                pair.insert(e, self.arena[index / lanes].extract_dynamic(index % lanes));
+                let value = f32::cast_from(self.arena[index / lanes].extract_dynamic(index % lanes));
+                pair |= half_bits(value) << comptime!(16 * e as u32);
             }
-            out.insert(i, u32::reinterpret(pair));
+            out.insert(i, pair);
         }
         out
     }
@@ -186,10 +193,8 @@ impl<F: Float, N: Size> Warp<F, N> {
                 let (far, t) = (pair / 4, pair % 4);
                 let left = self.exchange[exchange + (far * 2 + comptime!(c / 2)) * 32 + g * 4 + t];
                 let right = self.exchange[exchange + B_WORDS + far * 32 + column * 4 + t];
-                let left = Vector::<F, Const<2>>::reinterpret(left);
-                let right = Vector::<F, Const<2>>::reinterpret(right);
-                sum += f32::cast_from(left.extract(0usize)) * f32::cast_from(right.extract(0usize));
-                sum += f32::cast_from(left.extract(1usize)) * f32::cast_from(right.extract(1usize));
+                sum += half_value(left) * half_value(right);
+                sum += half_value(left >> 16) * half_value(right >> 16);
             }
             out.insert(c, sum);
         }
@@ -199,10 +204,7 @@ impl<F: Float, N: Size> Warp<F, N> {
     /// Two values as one register.
     pub fn pack(&self, low: f32, high: f32) -> u32 {
         if comptime!(self.instructions.emulated()) {
-            let mut pair = Vector::<F, Const<2>>::empty();
-            pair.insert(0usize, F::cast_from(low));
-            pair.insert(1usize, F::cast_from(high));
-            u32::reinterpret(pair)
+            half_bits(f32::cast_from(F::cast_from(low))) | half_bits(f32::cast_from(F::cast_from(high))) << 16
         } else {
             pack_halves(low, high, comptime!(self.instructions.ptx()))
         }
@@ -236,6 +238,21 @@ impl<F: Float, N: Size> Warp<F, N> {
             plane_shuffle_xor(value, mask)
         }
     }
+}
+
+/// The f16 of the same value, in the low half. Emulation packs by arithmetic because WGSL's translator has no cast from two halves
+/// to a word: 2^-112 takes exponents of f16 to where their f32 has the same bits, 13 places up.
+#[cube]
+fn half_bits(value: f32) -> u32 {
+    let magnitude = u32::reinterpret(value.abs() * comptime!(f32::from_bits(15 << 23))) >> 13;
+    magnitude | u32::reinterpret(value) >> 16 & 0x8000
+}
+
+/// The value of the f16 in the low half.
+#[cube]
+fn half_value(bits: u32) -> f32 {
+    let magnitude = f32::reinterpret((bits & 0x7FFF) << 13) * comptime!(f32::from_bits(239 << 23));
+    select(bits & 0x8000 == 0, magnitude, -magnitude)
 }
 
 /// Address of a value in the shared window.

@@ -21,9 +21,10 @@ pub(in crate::attention::cube) struct Blocking {
 }
 
 /// From the one that wants the most of a cube to the one that fits everywhere.
-const BLOCKINGS: [Blocking; 7] = [
+pub(super) const BLOCKINGS: [Blocking; 8] = [
     Blocking { down: 16, across: 8, rows: 4, columns: 4 },
     Blocking { down: 8, across: 8, rows: 4, columns: 4 },
+    Blocking { down: 8, across: 8, rows: 4, columns: 2 },
     Blocking { down: 8, across: 8, rows: 2, columns: 2 },
     Blocking { down: 8, across: 8, rows: 1, columns: 1 },
     Blocking { down: 4, across: 4, rows: 1, columns: 1 },
@@ -43,7 +44,7 @@ impl Blocking {
         BLOCKINGS.into_iter().find(fits).unwrap_or_else(|| panic!("attention: heads too wide for {machine:?}"))
     }
 
-    pub(super) fn units(self) -> u32 {
+    pub(in crate::attention::cube) fn units(self) -> u32 {
         (self.down * self.across) as u32
     }
 
