@@ -38,6 +38,10 @@ pub fn attention_masked(
         let dtype = qkv.dtype();
         return attention_masked(set, qkv.cast(FloatDType::F32), layout, cu_seqlens, mask).cast(dtype);
     }
+    #[cfg(feature = "gpu")]
+    if set.gpu_for(&qkv, &qkv) {
+        return super::cube::op::interleaved(qkv, layout, segments, mask);
+    }
     if !set.fused_for(&qkv, &qkv) {
         let [q, k, v] = split(qkv, layout);
         return composed(q, k, v, layout, &segments, mask).0.reshape([tokens, layout.output_width()]);
@@ -98,6 +102,10 @@ pub fn flash_attention(
         let [q, k, v] = [q, k, v].map(|x| x.cast(FloatDType::F32));
         let (output, lse) = flash_attention(set, q, k, v, segments, mask);
         return (output.cast(dtype), lse);
+    }
+    #[cfg(feature = "gpu")]
+    if set.gpu_for(&q, &k) && set.gpu_for(&q, &v) {
+        return super::cube::op::separate(q, k, v, layout, segments.clone(), mask);
     }
     if !(set.fused_for(&q, &k) && HostTensor::accepts(&v)) {
         return composed(q, k, v, layout, segments, mask);

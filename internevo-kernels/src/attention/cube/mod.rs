@@ -18,7 +18,6 @@
 mod delta;
 mod mma;
 #[cfg(feature = "gpu")]
-#[cfg_attr(not(test), expect(dead_code, reason = "for attention/op.rs to call on tensors of a cubecl device"))]
 pub(crate) mod op;
 mod places;
 mod portable;
