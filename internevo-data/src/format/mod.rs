@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `records.rs` | what all readers of files with many documents have in common |
 //! | `lines.rs` | lines of plain, gzip and zstd files |
-//! | `warc.rs`, `http.rs` | the pages of web archives |
+//! | `warc/`, `http.rs` | the pages of web archives |
 //! | `parquet.rs` | rows of Parquet files (feature `parquet`) |
 //! | `encoding.rs` | bytes to text, and text that was decoded wrongly |
 //! | `html.rs`, `blocks.rs` | the text of HTML pages |

@@ -1,7 +1,7 @@
 //! Files that hold many documents: one reader for each format, all of which give the documents as JSON lines of the one schema
 //! ([`Document`](crate::Document)).
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use internevo_core::storage::StorageError;
 
@@ -37,11 +37,29 @@ pub trait RecordReader: Send {
     /// Bytes of the file read so far, as stored; ahead of [`RecordReader::offset`] by what is buffered.
     fn stored_offset(&self) -> u64;
 
-    /// Goes to a place that [`RecordReader::offset`] and [`RecordReader::record`] of another reader of the file named.
+    /// The file.
+    fn path(&self) -> &Path;
+
+    /// Goes to a place that [`RecordReader::offset`] and [`RecordReader::record`] of another reader of the file named. Unless a format
+    /// knows better, everything before the place is read once more.
     ///
     /// # Errors
     /// When the file cannot be read that far.
-    fn skip_to(&mut self, offset: u64, record: u64) -> Result<(), StorageError>;
+    fn skip_to(&mut self, _offset: u64, record: u64) -> Result<(), StorageError> {
+        let mut content = Vec::new();
+        while self.record() < record {
+            if self.next_record(&mut content)? == RawRecord::End {
+                return Err(shorter_than_before(self.path()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file that a run continues with must not have lost what was read of it.
+pub(super) fn shorter_than_before(path: &Path) -> StorageError {
+    let error = io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than in the run to continue");
+    StorageError::at("read", path)(error)
 }
 
 /// How a file holds its documents.
