@@ -34,6 +34,62 @@ impl Verdict {
     }
 }
 
+/// What a rule allows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bound {
+    /// Documents below this go.
+    Min(f64),
+    /// Documents above this go.
+    Max(f64),
+}
+
+impl Bound {
+    /// The threshold itself.
+    pub fn threshold(self) -> f64 {
+        let (Self::Min(threshold) | Self::Max(threshold)) = self;
+        threshold
+    }
+}
+
+/// What a rule measures in a document, whether it drops it or not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measure {
+    /// Which rule: the reason that its rejections have.
+    pub reason: Cow<'static, str>,
+    /// What was measured.
+    pub value: f64,
+    /// What is allowed.
+    pub bound: Bound,
+}
+
+impl Measure {
+    /// `value` must not be below `least`.
+    pub fn at_least(reason: impl Into<Cow<'static, str>>, value: f64, least: f64) -> Self {
+        Self { reason: reason.into(), value, bound: Bound::Min(least) }
+    }
+
+    /// `value` must not be above `most`.
+    pub fn at_most(reason: impl Into<Cow<'static, str>>, value: f64, most: f64) -> Self {
+        Self { reason: reason.into(), value, bound: Bound::Max(most) }
+    }
+
+    /// Does the rule drop the document?
+    pub fn is_violated(&self) -> bool {
+        match self.bound {
+            Bound::Min(least) => self.value < least,
+            Bound::Max(most) => self.value > most,
+        }
+    }
+
+    /// The verdict of the first of some rules that is violated.
+    pub fn verdict(measures: impl IntoIterator<Item = Self>) -> Verdict {
+        match measures.into_iter().find(Self::is_violated) {
+            Some(Self { reason, value, .. }) => Verdict::Drop { reason, value },
+            None => Verdict::Keep,
+        }
+    }
+}
+
 /// Judges one document at a time. Called from many threads.
 pub trait Filter: Send + Sync {
     /// The name it is registered under.
@@ -46,6 +102,18 @@ pub trait Filter: Send + Sync {
     /// if this has not changed.
     fn fingerprint(&self) -> String {
         String::new()
+    }
+
+    /// What each rule measures in a document, for reports and for people who review what is near a threshold. A filter without
+    /// thresholds has nothing to say here.
+    fn measure(&self, _document: &Features<'_>) -> Vec<Measure> {
+        Vec::new()
+    }
+
+    /// Why the verdicts given since the last call cannot be trusted: a program or a file that the filter needs is gone. The stage
+    /// writes nothing of what was judged since, and ends with this reason.
+    fn failure(&self) -> Option<String> {
+        None
     }
 }
 
@@ -176,6 +244,17 @@ impl FilterChain {
     /// Fingerprints in order; see [`Filter::fingerprint`].
     pub fn fingerprints(&self) -> Vec<String> {
         self.filters.iter().map(|filter| filter.fingerprint()).collect()
+    }
+
+    /// The first filter that failed, and why; see [`Filter::failure`].
+    pub fn failure(&self) -> Option<(&str, String)> {
+        self.filters.iter().find_map(|filter| Some((filter.name(), filter.failure()?)))
+    }
+
+    /// What all rules measure, each with the name of its filter.
+    pub fn measure(&self, document: &Features<'_>) -> Vec<(&str, Measure)> {
+        let measures = |filter: &'_ dyn Filter| filter.measure(document);
+        self.filters.iter().flat_map(|filter| measures(&**filter).into_iter().map(|m| (filter.name(), m))).collect()
     }
 
     /// Asks the filters in order until one drops the document.

@@ -4,10 +4,12 @@ pub mod corpus;
 pub mod dedup;
 pub mod document;
 pub mod error;
+pub mod external;
 pub mod features;
 pub mod filter;
 pub mod filters;
 pub mod format;
+pub mod inspect;
 pub mod lang;
 pub mod loader;
 pub mod quality;
@@ -24,5 +26,15 @@ pub use self::{
     document::Document,
     error::DataError,
     features::Features,
-    filter::{Filter, FilterContext, FilterEntry, FilterPlugin, Verdict},
+    filter::{Bound, Filter, FilterContext, FilterEntry, FilterPlugin, Measure, Verdict},
 };
+
+use plugin::{PluginError, PluginInfo};
+
+/// All plugins of the kinds of this crate that are linked into this binary, by kind and name.
+///
+/// # Errors
+/// When two of a kind share a name.
+pub fn plugins() -> Result<Vec<PluginInfo>, PluginError> {
+    Ok([filter::list()?, format::record_readers()?, dedup::deduplicators()?, store::token_sinks()?].concat())
+}

@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod command;
 mod peers;
+mod peers_data;
 mod test;
 mod train;
 

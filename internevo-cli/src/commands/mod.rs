@@ -3,6 +3,9 @@
 pub mod completions;
 pub mod config;
 pub mod data;
+pub mod data_inspect;
+pub mod data_report;
+pub mod data_review;
 pub mod doctor;
 pub mod eval;
 pub mod export;

@@ -23,7 +23,7 @@
 //! | `stage.rs`, `report.rs` | the stage over files, and what it reports |
 //! | `index.rs` | what earlier runs kept |
 //! | `parts.rs` | repeated lines, paragraphs, sentences and substrings |
-//! | `bloom.rs` | equal texts of a stream, by a Bloom filter |
+//! | `stream.rs`, `bloom.rs` | one pass over a stream, by a method of another crate or a Bloom filter over equal texts |
 
 mod bloom;
 mod catalog;
@@ -38,6 +38,7 @@ mod settings;
 mod shingle;
 pub mod spill;
 mod stage;
+mod stream;
 mod tokens;
 mod union_find;
 
@@ -56,6 +57,9 @@ pub use self::{
     settings::{Method, Part, Settings, bytes},
     shingle::{ShingleSet, shingles},
     stage::token_rule,
+    stream::{
+        DeduplicatorContext, DeduplicatorEntry, DeduplicatorPlugin, Repetition, StreamDeduplicator, deduplicators,
+    },
     tokens::{TokenRule, Tokens, is_unspaced, text_identity},
     union_find::UnionFind,
 };
@@ -79,9 +83,15 @@ pub fn run(
 ) -> Result<StageReport, DataError> {
     let settings = Settings::new(config)?;
     let writer = StageWriter::create(output, stage::STAGE)?;
+    let stored_bytes = inputs.iter().map(|file| file.bytes).sum();
+    let cx = DeduplicatorContext { stored_bytes, memory: settings.memory };
     match settings.method {
         Method::Parts(part) => return parts::run(inputs, writer, output, &settings, part, progress),
-        Method::Bloom => return bloom::run(inputs, writer, output, &settings, progress),
+        Method::Bloom => return stream::run(inputs, writer, output, &mut bloom::Bloom::new(&settings, &cx)?, progress),
+        Method::Plugin(plugin) => {
+            let mut method = plugin.build(&config.settings, &cx)?;
+            return stream::run(inputs, writer, output, &mut *method, progress);
+        }
         Method::MinHash | Method::Exact => {}
     }
     let open = || Index::open(&PathBuf::from(&config.index), &settings, &run_hash(config, inputs));

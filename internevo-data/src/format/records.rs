@@ -5,7 +5,7 @@ use std::{io, path::Path};
 
 use internevo_core::storage::StorageError;
 
-use super::{LineReader, WarcReader};
+use super::{LineReader, RecordReaderEntry, WarcReader};
 use crate::document::LineFault;
 
 /// What [`RecordReader::next_record`] found.
@@ -71,6 +71,8 @@ pub enum RecordFormat {
     Warc,
     /// Parquet, with the feature `parquet`.
     Parquet,
+    /// What a reader of another crate reads.
+    Plugin(&'static RecordReaderEntry),
 }
 
 impl RecordFormat {
@@ -85,7 +87,10 @@ impl RecordFormat {
         if [".warc", ".wet"].iter().any(|extension| bare.ends_with(extension)) {
             return Some(Self::Warc);
         }
-        (cfg!(feature = "parquet") && name.ends_with(".parquet")).then_some(Self::Parquet)
+        if cfg!(feature = "parquet") && name.ends_with(".parquet") {
+            return Some(Self::Parquet);
+        }
+        RecordReaderEntry::for_name(name).map(Self::Plugin)
     }
 }
 
@@ -99,6 +104,7 @@ pub fn open_records(path: &Path) -> Result<Box<dyn RecordReader>, StorageError> 
         Some(RecordFormat::Warc) => Box::new(WarcReader::open(path)?),
         #[cfg(feature = "parquet")]
         Some(RecordFormat::Parquet) => Box::new(super::ParquetReader::open(path)?),
+        Some(RecordFormat::Plugin(reader)) => reader.open(path)?,
         _ => Box::new(LineReader::open(path)?),
     })
 }
