@@ -16,9 +16,9 @@ use crate::command::{cargo, step, workspace_root};
 
 /// Python packages of the virtual environment.
 const PYTHON_PACKAGES: [&str; 6] =
-    ["tokenizers", "tiktoken", "rensa", "datasketch", "numpy", "datatrove[processing]==0.10.1"];
+    ["tokenizers", "tiktoken", "rensa", "datasketch", "spacy", "datatrove[processing]==0.10.1"];
 /// What proves that they are there.
-const IMPORTS: &str = "import tokenizers, tiktoken, rensa, datasketch, datatrove";
+const IMPORTS: &str = "import tokenizers, tiktoken, rensa, datasketch, spacy, datatrove";
 
 /// Which work, and on what.
 #[derive(clap::Args)]

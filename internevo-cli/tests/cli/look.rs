@@ -10,8 +10,8 @@ use crate::workshop::Workshop;
 fn cleaned() -> Workshop {
     let workshop = Workshop::new();
     let line = |words: usize| {
-        let text = "the <river> is that of a ".repeat(10).split_inclusive(' ').take(words).collect::<String>();
-        let source = if words.is_multiple_of(2) { "even" } else { "odd" };
+        let text = "the river is that of a ".repeat(10).split_inclusive(' ').take(words).collect::<String>();
+        let source = if words.is_multiple_of(2) { "even" } else { "odd <b>" };
         serde_json::json!({"id": format!("w{words}"), "text": text, "lang": "en", "source": source}).to_string() + "\n"
     };
     fs::write(workshop.path().join("in.jsonl"), (5..=60).map(line).collect::<String>()).expect("documents");
@@ -44,7 +44,7 @@ fn inspecting_a_file_or_a_stage_tells_its_schema_languages_sources_and_lengths()
     let workshop = cleaned();
     let file = json(&workshop, &["data", "inspect", "in.jsonl", "--json"]);
     assert_eq!((&file["documents"], &file["report"]), (&56.into(), &Value::Null));
-    assert_eq!(file["sources"]["odd"]["documents"], 28);
+    assert_eq!(file["sources"]["odd <b>"]["documents"], 28);
     assert_eq!(file["fields"][1]["name"], "source");
     let stage = json(&workshop, &["data", "inspect", "clean", "--json"]);
     assert_eq!((&stage["documents"], &stage["report"]["documents_kept"]), (&31.into(), &31.into()));
@@ -64,7 +64,7 @@ fn the_page_shows_thresholds_with_the_documents_on_both_sides_and_needs_nothing_
     assert_eq!((&rule["reason"], &rule["threshold"]), (&"gopher_short_document".into(), &30.0.into()));
     assert_eq!((&rule["just_rejected"][0]["id"], &rule["just_kept"][0]["id"]), (&"w29".into(), &"w30".into()));
     let html = fs::read_to_string(workshop.path().join("clean/report.html")).expect("the page");
-    for part in ["class=\"threshold\"", "at least 30", "w29", "w30", "&lt;river&gt;", "after clean", "even"] {
+    for part in ["class=\"threshold\"", "at least 30", "w29", "w30", "odd &lt;b&gt;", "after clean", "even"] {
         assert!(html.contains(part), "{part} is not in the page");
     }
     for outside in ["http://", "https://", "src=", "@import", "<script"] {
