@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use internevo_core::{config::PipelineConfig, storage};
 use internevo_data::{
-    FilterContext,
+    Bound, FilterContext,
     filter::FilterChain,
     inspect::{Borderline, BorderlineOptions, StageView, borderline, stage_folders, view_stage},
     stage::{REPORT, StageReport},
@@ -65,7 +65,9 @@ impl DataReport {
         if folders.is_empty() {
             user_bail!("{} holds no finished stage: no {REPORT} in it or in the folders in it", self.folder.display());
         }
-        let options = BorderlineOptions { samples: self.samples, ..BorderlineOptions::default() };
+        let similarity = ("near_duplicate".to_owned(), Bound::Max(pipeline.dedup.threshold));
+        let options =
+            BorderlineOptions { samples: self.samples, bounds: [similarity].into(), ..BorderlineOptions::default() };
         let mut sections = Vec::new();
         for folder in folders {
             let Some(view) = view_stage(&folder)? else { continue };

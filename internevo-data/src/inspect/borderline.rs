@@ -17,7 +17,7 @@ use crate::{
 const BINS: usize = 40;
 
 /// How much is looked at and remembered.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct BorderlineOptions {
     /// Documents remembered on each side of each threshold.
     pub samples: usize,
@@ -25,11 +25,13 @@ pub struct BorderlineOptions {
     pub excerpt_chars: usize,
     /// Kept documents that are measured; of more, a part that depends on their ids alone.
     pub measured: u64,
+    /// Thresholds of rules that belong to no filter, by reason.
+    pub bounds: BTreeMap<String, Bound>,
 }
 
 impl Default for BorderlineOptions {
     fn default() -> Self {
-        Self { samples: 3, excerpt_chars: 400, measured: 20_000 }
+        Self { samples: 3, excerpt_chars: 400, measured: 20_000, bounds: BTreeMap::new() }
     }
 }
 
@@ -128,7 +130,8 @@ pub fn borderline(folder: &Path, chain: &FilterChain, options: &BorderlineOption
         let rejection = Rejected::of(line.ok()?)?;
         let measures: Vec<(String, Measure)> = measured(&rejection.document);
         let own = measures.into_iter().find(|(_, measure)| measure.reason == rejection.reason);
-        Some((rejection, own.map(|(_, measure)| measure.bound)))
+        let bound = own.map(|(_, measure)| measure.bound).or(options.bounds.get(&rejection.reason).copied());
+        Some((rejection, bound))
     };
     for_documents(&inputs_or_none(&folder.join("rejected"))?, rejected, |found| {
         let Some((rejection, bound)) = found else { return };

@@ -83,6 +83,7 @@ def filters_datatrove():
     from datatrove.pipeline.filters import C4QualityFilter, FineWebQualityFilter, GopherQualityFilter, GopherRepetitionFilter
     filters = [GopherRepetitionFilter(), GopherQualityFilter(), C4QualityFilter(filter_no_terminal_punct=False), FineWebQualityFilter()]
     found = [Document(text=d["text"], id=d["id"]) for d in documents(("en",))]
+    for f in filters: f.filter(Document(text="Models are loaded with the first document.", id="first"))
     def run():
         for document in found:
             for f in filters: f.filter(document)
