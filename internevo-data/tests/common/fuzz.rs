@@ -249,12 +249,11 @@ pub fn read_all(path: &Path, bytes: &[u8]) -> (usize, usize) {
 
 /// Opens the store that the file is a part of, whose other part is sound, and reads all documents.
 fn read_store(path: &Path, bytes: &[u8]) -> (usize, usize) {
-    let folder = path.with_extension("store");
-    if !folder.exists() {
-        fs::create_dir(&folder).expect("folder");
-    }
-    write_stores(&folder);
     let name = path.file_name().expect("a name");
+    let folder = path.with_file_name(format!("store-of-{}", name.to_string_lossy()));
+    if !folder.exists() {
+        write_stores(&folder);
+    }
     fs::write(folder.join(name), bytes).expect("write");
     let is_megatron = name.to_string_lossy().starts_with("megatron");
     let (mut records, mut faults, mut tokens) = (0, 0, Vec::new());
