@@ -9,12 +9,16 @@
 //! `encode` times texts that are in memory already, `train` writes `tokenizer.json` and counts reading in. MB are 10^6 bytes of UTF-8
 //! text, seconds those of the process over all threads. `verify` ends with code 1 at the first text with other tokens.
 
+#[path = "../tests/common/cpu.rs"]
+mod cpu;
+
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
 
+use cpu::cpu_time;
 use internevo_core::config::TokenizerConfig;
 use internevo_data::{
     document::read_jsonl,
@@ -50,14 +54,6 @@ fn arguments() -> Option<Arguments> {
 
 fn texts(file: &Path) -> impl Iterator<Item = String> + use<> {
     read_jsonl(file).expect("a readable file").map(|document| document.expect("a document").text)
-}
-
-/// CPU time of this process so far.
-fn cpu_time() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
-    let fields: Vec<&str> = stat[stat.rfind(')').expect("a name") + 2..].split(' ').collect();
-    let ticks: u64 = [11, 12].iter().map(|at| fields[*at].parse::<u64>().expect("ticks")).sum();
-    Duration::from_millis(ticks * 10)
 }
 
 fn report(mode: &str, bytes: usize, tokens: usize, start: Instant, cpu: Duration) {
