@@ -53,6 +53,11 @@ impl Strategies {
         fits.map_or(&self.rest, |(_, chain)| chain)
     }
 
+    /// The first filter of any chain that failed, and why; see [`Filter::failure`](crate::Filter::failure).
+    pub fn failure(&self) -> Option<(&str, String)> {
+        self.strategies.iter().map(|(_, chain)| chain).chain([&self.rest]).find_map(FilterChain::failure)
+    }
+
     /// All that verdicts depend on, for the hash of a request.
     pub(super) fn identity(&self, pipeline: &PipelineConfig) -> Value {
         let names: Vec<&str> = self.rest.names().collect();
