@@ -287,7 +287,7 @@ pub fn list() -> Result<Vec<PluginInfo>, PluginError> {
 }
 
 /// Filters in order. The first that drops a document decides; later ones do not see it.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct FilterChain {
     filters: Vec<Arc<dyn Filter>>,
 }

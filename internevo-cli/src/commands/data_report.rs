@@ -7,9 +7,8 @@ use clap::Args;
 use internevo_core::{config::PipelineConfig, storage};
 use internevo_data::{
     Bound, FilterContext,
-    filter::FilterChain,
     inspect::{Borderline, BorderlineOptions, StageView, borderline, stage_folders, view_stage},
-    stage::{REPORT, StageReport},
+    stage::{REPORT, StageReport, Strategies},
 };
 use serde::Serialize;
 
@@ -72,8 +71,8 @@ impl DataReport {
         for folder in folders {
             let Some(view) = view_stage(&folder)? else { continue };
             let filters = Filters { stage: &view.report.stage, folder: &folder, models: self.models.as_deref() };
-            let chain = filters.build_or_warn(cx, &pipeline);
-            let borderline = borderline(&folder, &chain, &options)?;
+            let strategies = filters.build_or_warn(cx, &pipeline);
+            let borderline = borderline(&folder, &strategies, &options)?;
             sections.push(StageSection { view, borderline });
         }
         let path = self.output.unwrap_or_else(|| self.folder.join(report::REPORT_FILE));
@@ -97,26 +96,23 @@ impl Filters<'_> {
     ///
     /// # Errors
     /// A filter that is unknown, or whose settings or model are wrong.
-    pub fn build(&self, pipeline: &PipelineConfig) -> anyhow::Result<FilterChain> {
+    pub fn build(&self, pipeline: &PipelineConfig) -> anyhow::Result<Strategies> {
         let code = ["code_quality".to_owned()];
         let names = match self.stage {
-            "clean" => &pipeline.clean[..],
-            "safe" => &pipeline.safe,
-            "quality" => &pipeline.quality,
-            "code" => &code,
-            _ => &[],
+            "code" => &code[..],
+            stage => pipeline.filters(stage).unwrap_or_default(),
         };
         let own = self.folder.join(corpus::MODELS);
         let beside = self.folder.with_file_name(corpus::MODELS);
         let artifacts = self.models.unwrap_or(if own.is_dir() { &own } else { &beside });
-        Ok(FilterChain::build(names, &pipeline.filter, &FilterContext { lang: None, artifacts })?)
+        Ok(Strategies::build(self.stage, names, pipeline, &FilterContext { lang: None, artifacts })?)
     }
 
     /// Likewise; without them a page has no thresholds, but all the rest.
-    fn build_or_warn(&self, cx: &Context, pipeline: &PipelineConfig) -> FilterChain {
+    fn build_or_warn(&self, cx: &Context, pipeline: &PipelineConfig) -> Strategies {
         self.build(pipeline).unwrap_or_else(|error| {
             cx.console.warn(&format!("{}: no thresholds are shown: {error:#}", self.folder.display()));
-            FilterChain::of(Vec::new())
+            Strategies::default()
         })
     }
 }

@@ -8,10 +8,7 @@ use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Histogram, excerpt, for_documents, inputs_or_none};
-use crate::{
-    DataError, Document, Features, Measure,
-    filter::{Bound, FilterChain},
-};
+use crate::{DataError, Document, Features, Measure, filter::Bound, stage::Strategies};
 
 /// Bins of a rule's histograms.
 const BINS: usize = 40;
@@ -119,13 +116,19 @@ fn distance(value: f64, bound: Bound) -> f64 {
     if distance.is_nan() { f64::MAX } else { distance }
 }
 
-/// Looks at the output `folder` of a stage that ran the filters of `chain`.
+/// Looks at the output `folder` of a stage that ran the filters of `strategies`.
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn borderline(folder: &Path, chain: &FilterChain, options: &BorderlineOptions) -> Result<Borderline, DataError> {
+pub fn borderline(
+    folder: &Path,
+    strategies: &Strategies,
+    options: &BorderlineOptions,
+) -> Result<Borderline, DataError> {
     let mut rules: BTreeMap<String, Collected> = BTreeMap::new();
-    let measured = |document: &Document| chain.measure(&Features::new(document)).into_iter().map(owned).collect();
+    let measured = |document: &Document| {
+        strategies.of(document).measure(&Features::new(document)).into_iter().map(owned).collect()
+    };
     let rejected = |line: Result<Document, _>| {
         let rejection = Rejected::of(line.ok()?)?;
         let measures: Vec<(String, Measure)> = measured(&rejection.document);

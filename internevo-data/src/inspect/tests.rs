@@ -5,14 +5,10 @@ use std::{fs, path::Path};
 use internevo_core::config::PipelineConfig;
 
 use super::*;
-use crate::{
-    FilterContext,
-    filter::FilterChain,
-    stage::{StageRequest, run_stage},
-};
+use crate::stage::{StageRequest, Strategies, run_stage};
 
 /// Documents of 1 to 30 words from two sources; those of fewer than ten words go.
-fn cleaned(folder: &Path) -> (PipelineConfig, FilterChain) {
+fn cleaned(folder: &Path) -> (PipelineConfig, Strategies) {
     let line = |words: usize| {
         let text = "the word that is ".repeat(8).split_inclusive(' ').take(words).collect::<String>();
         let source = if words.is_multiple_of(2) { "even" } else { "odd" };
@@ -34,9 +30,8 @@ fn cleaned(folder: &Path) -> (PipelineConfig, FilterChain) {
         pipeline: &pipeline,
     };
     run_stage(&request, &()).expect("it runs");
-    let context = FilterContext { lang: None, artifacts: folder };
-    let chain = FilterChain::build(&pipeline.clean, &pipeline.filter, &context).expect("filters");
-    (pipeline, chain)
+    let strategies = request.strategies().expect("filters");
+    (pipeline, strategies)
 }
 
 #[test]
@@ -60,9 +55,9 @@ fn a_survey_counts_documents_sources_lengths_fields_and_what_is_broken() {
 #[test]
 fn the_documents_nearest_to_a_threshold_are_found_on_both_sides() {
     let dir = tempfile::tempdir().expect("temporary folder");
-    let (_, chain) = cleaned(dir.path());
+    let (_, strategies) = cleaned(dir.path());
     let options = BorderlineOptions { samples: 2, ..BorderlineOptions::default() };
-    let found = borderline(&dir.path().join("clean"), &chain, &options).expect("readable");
+    let found = borderline(&dir.path().join("clean"), &strategies, &options).expect("readable");
     assert_eq!(found.measured, 21);
     let rule = &found.rules[0];
     assert_eq!((rule.reason.as_str(), rule.filter.as_str()), ("gopher_short_document", "gopher_quality"));

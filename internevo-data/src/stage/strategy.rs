@@ -19,7 +19,8 @@ use crate::{
     filter::{FilterChain, FilterContext},
 };
 
-/// The filters of a stage.
+/// The filters of a stage; by default none.
+#[derive(Default)]
 pub struct Strategies {
     strategies: Vec<(Condition, FilterChain)>,
     rest: FilterChain,
