@@ -117,7 +117,7 @@ fn labels_are_strings_numbers_or_booleans_and_a_line_without_one_is_named() {
     )
     .expect("file");
     let labels: Vec<String> =
-        read_labelled(&[path.clone()], "toxic").expect("labels").into_iter().map(|d| d.label).collect();
+        read_labelled(std::slice::from_ref(&path), "toxic").expect("labels").into_iter().map(|d| d.label).collect();
     assert_eq!(labels, ["true", "0", "no"]);
     fs::write(&path, "{\"text\":\"x\",\"toxic\":true}\n{\"text\":\"y\"}\n").expect("file");
     let message = read_labelled(&[path], "toxic").expect_err("no label").to_string();

@@ -230,9 +230,9 @@ impl SafetyPolicy {
             return &self.all;
         }
         let source = document.document().field("source").unwrap_or_default();
-        let by_source = self.sources.iter().filter(|(key, _)| source.starts_with(key.as_str()));
+        let mut by_source = self.sources.iter().filter(|(key, _)| source.starts_with(key.as_str()));
         // Of keys that begin one text, the longest sorts last.
-        if let Some((_, policy)) = by_source.last() {
+        if let Some((_, policy)) = by_source.next_back() {
             return policy;
         }
         let address = document.document().field("url").and_then(Address::parse);

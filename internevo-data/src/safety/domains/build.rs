@@ -139,7 +139,11 @@ impl DomainListBuilder {
             groups().try_for_each(|group| out(&record(group)))
         };
         let mut hasher = Xxh3::new();
-        body(&mut |bytes| Ok(hasher.update(bytes))).expect("hashing does not fail");
+        let hash = |bytes: &[u8]| {
+            hasher.update(bytes);
+            Ok(())
+        };
+        body(&mut { hash }).expect("hashing does not fail");
         let json =
             serde_json::to_vec(&Header { checksum: hasher.digest(), ..header.clone() }).expect("names and numbers");
         let mut file = AtomicFile::create(path)?;

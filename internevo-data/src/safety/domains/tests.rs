@@ -71,7 +71,7 @@ fn a_folder_of_categories_is_built_once_and_again_when_a_list_changes() {
     write("adult/urls", "x.org/a\n");
     write("adult/usage", "not a list\n");
     write("Phishing-Sites.txt", "127.0.0.1 phish.example\nbad.com\n");
-    let open = || DomainList::of_sources(&[lists.clone()], &built).expect("lists");
+    let open = || DomainList::of_sources(std::slice::from_ref(&lists), &built).expect("lists");
     let list = open();
     assert_eq!((list.len(), list.skipped(), list.categories()), (3, 1, &["adult".into(), "phishing_sites".into()][..]));
     assert_eq!(names(&list, "bad.com"), ["adult", "phishing_sites"]);
@@ -86,7 +86,7 @@ fn a_folder_of_categories_is_built_once_and_again_when_a_list_changes() {
     assert_eq!((changed.len(), names(&changed, "other.example")), (4, vec!["adult".to_owned()]));
     assert_ne!(changed.fingerprint(), list.fingerprint());
     write("empty", "# nothing\n");
-    let message = DomainList::of_sources(&[lists.clone()], &built).expect_err("empty").to_string();
+    let message = DomainList::of_sources(std::slice::from_ref(&lists), &built).expect_err("empty").to_string();
     assert!(message.contains("empty") && message.contains("no entry"), "{message}");
 }
 

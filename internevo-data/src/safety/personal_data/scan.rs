@@ -74,9 +74,8 @@ fn email(bytes: &[u8], done: usize, at: usize) -> Option<Range<usize>> {
     let labels = host.split(|byte| *byte == b'.').all(|label| !label.is_empty() && label[0] != b'-');
     let dotted = top >= 2 && host.len() > top + 1 && host[host.len() - top - 1] == b'.';
     // `git@host:path` and `a@b@c` are no addresses.
-    let alone = !matches!(bytes.get(end), Some(b'@' | b'_'))
-        && !(bytes.get(end) == Some(&b':') && bytes.get(end + 1).is_some_and(u8::is_ascii_alphanumeric))
-        && (start == 0 || bytes[start - 1] != b'@');
+    let is_path = bytes.get(end) == Some(&b':') && bytes.get(end + 1).is_some_and(u8::is_ascii_alphanumeric);
+    let alone = !is_path && !matches!(bytes.get(end), Some(b'@' | b'_')) && (start == 0 || bytes[start - 1] != b'@');
     (start < at && labels && dotted && alone).then_some(start..end)
 }
 
