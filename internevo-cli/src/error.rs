@@ -83,6 +83,7 @@ fn is_users(cause: &(dyn std::error::Error + 'static)) -> bool {
         Some(_) => true,
     };
     let tokenizer = match cause.downcast_ref::<TokenizerError>() {
+        Some(TokenizerError::Store(StoreError::Plugin(_))) => true,
         Some(TokenizerError::Storage(_) | TokenizerError::Store(_)) | None => false,
         Some(_) => true,
     };

@@ -6,11 +6,15 @@
 //! by each filter alone and by all in one pass, and prints megabytes (10^6 bytes of UTF-8) per second of CPU time. All filters see
 //! all documents: nothing ends a chain early.
 
+#[path = "../tests/common/cpu.rs"]
+mod cpu;
+
 use std::{
     path::Path,
     time::{Duration, Instant},
 };
 
+use cpu::cpu_time;
 use internevo_data::{
     Document, Features, Filter, FilterContext,
     document::read_jsonl,
@@ -37,14 +41,6 @@ fn documents(path: &Path) -> Vec<Document> {
     }
     found.push(Document::new("part", current));
     found
-}
-
-/// CPU time of this process so far.
-fn cpu_time() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
-    let fields: Vec<&str> = stat[stat.rfind(')').expect("a name") + 2..].split(' ').collect();
-    let ticks: u64 = [11, 12].iter().map(|at| fields[*at].parse::<u64>().expect("ticks")).sum();
-    Duration::from_millis(ticks * 10)
 }
 
 fn measure(name: &str, documents: &[Document], filters: &[Box<dyn Filter>]) {

@@ -63,6 +63,14 @@ pub enum DataError {
         /// The output folder.
         path: PathBuf,
     },
+    /// A filter that can judge no more documents.
+    #[error("filter `{filter}`: {reason}")]
+    Filter {
+        /// The filter.
+        filter: String,
+        /// What happened, with the document.
+        reason: String,
+    },
     /// The thread pool could not be started.
     #[error("cannot start {threads} threads: {reason}")]
     Threads {

@@ -188,6 +188,12 @@ pub trait Filter: Send + Sync {
     fn measure(&self, _document: &Features<'_>) -> Vec<Measure> {
         Vec::new()
     }
+
+    /// Why the verdicts given since the last call cannot be trusted: a program or a file that the filter needs is gone. The stage
+    /// writes nothing of what was judged since, and ends with this reason.
+    fn failure(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What a filter is told when it is built.
@@ -281,7 +287,7 @@ pub fn list() -> Result<Vec<PluginInfo>, PluginError> {
 }
 
 /// Filters in order. The first that drops a document decides; later ones do not see it.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct FilterChain {
     filters: Vec<Arc<dyn Filter>>,
 }
@@ -352,6 +358,11 @@ impl FilterChain {
     /// Fingerprints in order; see [`Filter::fingerprint`].
     pub fn fingerprints(&self) -> Vec<String> {
         self.filters.iter().map(|filter| filter.fingerprint()).collect()
+    }
+
+    /// The first filter that failed, and why; see [`Filter::failure`].
+    pub fn failure(&self) -> Option<(&str, String)> {
+        self.filters.iter().find_map(|filter| Some((filter.name(), filter.failure()?)))
     }
 
     /// What all rules measure, each with the name of its filter.

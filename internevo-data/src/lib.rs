@@ -5,11 +5,13 @@ pub mod corpus;
 pub mod dedup;
 pub mod document;
 pub mod error;
+pub mod external;
 pub mod fasttext;
 pub mod features;
 pub mod filter;
 pub mod filters;
 pub mod format;
+pub mod inspect;
 mod interner;
 pub mod lang;
 pub mod loader;
@@ -32,3 +34,13 @@ pub use self::{
     features::Features,
     filter::{Bound, Edit, Editor, Filter, FilterContext, FilterEntry, FilterPlugin, Measure, Verdict},
 };
+
+use plugin::{PluginError, PluginInfo};
+
+/// All plugins of the kinds of this crate that are linked into this binary, by kind and name.
+///
+/// # Errors
+/// When two of a kind share a name.
+pub fn plugins() -> Result<Vec<PluginInfo>, PluginError> {
+    Ok([filter::list()?, format::record_readers()?, dedup::deduplicators()?, store::token_sinks()?].concat())
+}

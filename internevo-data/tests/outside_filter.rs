@@ -1,4 +1,4 @@
-//! Somebody else's filter: its package builds against `internevo-data` alone, and its binary offers it.
+//! Somebody else's plugins: their package builds against `internevo-core` and `internevo-data` alone, and its binary offers them.
 
 use std::{
     fs,
@@ -15,10 +15,16 @@ fn outside_package() -> (PathBuf, PathBuf) {
     let package = target.join("package");
     fs::create_dir_all(package.join("src")).expect("folder");
     let manifest = fs::read_to_string(example.join("Cargo.toml")).expect("manifest");
-    let absolute = manifest.replace("path = \"../..\"", &format!("path = {:?}", crate_dir.display().to_string()));
-    assert_ne!(manifest, absolute, "the example names internevo-data by its path");
+    let root = crate_dir.parent().expect("the workspace");
+    let absolute = manifest
+        .replace("path = \"../..\"", &format!("path = {:?}", crate_dir.display().to_string()))
+        .replace("path = \"../../..", &format!("path = \"{}", root.display()));
+    assert!(!absolute.contains(".."), "the example names the two crates by their paths: {absolute}");
     fs::write(package.join("Cargo.toml"), absolute).expect("manifest");
-    fs::copy(example.join("src/main.rs"), package.join("src/main.rs")).expect("source");
+    for source in fs::read_dir(example.join("src")).expect("sources") {
+        let source = source.expect("source");
+        fs::copy(source.path(), package.join("src").join(source.file_name())).expect("source");
+    }
     fs::copy(crate_dir.join("../Cargo.lock"), package.join("Cargo.lock")).expect("lock file");
     (package, target)
 }
@@ -37,7 +43,7 @@ fn cargo(package: &Path, target: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_filter_outside_the_workspace_is_listed_by_its_own_binary_and_needs_no_burn() {
+fn plugins_outside_the_workspace_are_listed_and_used_by_their_own_binary_and_need_no_burn() {
     let (package, target) = outside_package();
     let tree = cargo(&package, &target, &["tree", "--prefix", "none", "--edges", "normal"]);
     assert!(tree.contains("internevo-data v") && tree.contains("internevo-core v"), "{tree}");
@@ -52,4 +58,20 @@ fn a_filter_outside_the_workspace_is_listed_by_its_own_binary_and_needs_no_burn(
     assert!(own["place"].as_str().expect("place").starts_with("src/main.rs:"), "{own}");
     assert!(own["schema"]["properties"]["max_capitals"].is_object(), "{own}");
     assert!(filters.iter().any(|filter| filter["name"] == "gopher_quality"), "{listed}");
+
+    for (kind, name) in [("deduplicator", "same_title"), ("record_reader", "pages"), ("token_sink", "token_counts")] {
+        let found = filters.iter().find(|plugin| plugin["kind"] == kind && plugin["name"] == name);
+        assert_eq!(found.expect(name)["crate"], "outside-filter");
+    }
+    let folder = target.join("demonstration");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("folder");
+    let pages = ["Title\nfirst", "Other\nsecond", "TITLE\nthird"].join("\u{c}");
+    fs::write(folder.join("book.pages"), pages).expect("pages");
+    cargo(&package, &target, &["run", "--", &folder.display().to_string()]);
+    let counts = fs::read_to_string(folder.join("train.tsv")).expect("the table of the sink");
+    let lines: Vec<&str> = counts.lines().map(|line| line.split(": ").next().expect("an id")).collect();
+    assert_eq!(lines, ["page-1", "page-2"], "the third page has the title of the first: {counts}");
+    let rejected = fs::read_to_string(folder.join("unique/rejected/part-00000.jsonl")).expect("rejections");
+    assert!(rejected.contains(r#""id":"page-3","reason":"same_title""#), "{rejected}");
 }

@@ -7,6 +7,7 @@ mod check;
 mod codegen;
 mod command;
 mod peers;
+mod peers_data;
 mod test;
 mod train;
 

@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 
-use crate::command::{cargo, step, workspace_root};
+use crate::{
+    command::{cargo, step, workspace_root},
+    peers_data,
+};
 
 /// Python packages of the virtual environment.
 const PYTHON_PACKAGES: [&str; 3] = ["torch", "transformers", "safetensors"];
@@ -42,6 +45,8 @@ enum Peer {
     Hf,
     /// Sharded checkpoints load in torch.distributed.checkpoint
     Dcp,
+    /// Tokenizer, filters and deduplication beside tokenizers, tiktoken, datatrove, rensa and datasketch
+    Data(peers_data::Args),
 }
 
 /// The model whose step or operations are measured.
@@ -74,17 +79,17 @@ impl Model {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let python = python()?;
     match args.peer {
-        Peer::Train { model, rounds, steps } => train(&python, &model, rounds, steps),
-        Peer::Kernels(args) => kernels::run(&python, &args),
+        Peer::Train { model, rounds, steps } => train(&python()?, &model, rounds, steps),
+        Peer::Kernels(args) => kernels::run(&python()?, &args),
+        Peer::Data(args) => peers_data::run(&args),
         Peer::Hf => {
             let golden = workspace_root().join("internevo-model/tests/golden/transformers_logits.json");
-            let mut test = test_with(&python, "internevo-model", "hf_parity");
+            let mut test = test_with(&python()?, "internevo-model", "hf_parity");
             step("export against transformers", test.env("INTERNEVO_GOLDEN_OUT", golden))
         }
         Peer::Dcp => {
-            let mut test = test_with(&python, "internevo-parallel", "torch_dcp");
+            let mut test = test_with(&python()?, "internevo-parallel", "torch_dcp");
             step("checkpoint against torch.distributed.checkpoint", &mut test)
         }
     }

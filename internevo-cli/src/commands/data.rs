@@ -1,35 +1,29 @@
-//! `internevo data run|inspect|format|clean|dedup|safe|quality|code`; what makes and measures models is beside this file.
+//! `internevo data run|format|clean|dedup|safe|quality|code`, and the list of all `internevo data …`.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
-use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use internevo_core::{config::PipelineConfig, storage};
+use internevo_core::config::PipelineConfig;
 use internevo_data::stage::{StageReport, StageRequest};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     data_classifier::ClassifierCommand,
+    data_inspect::Inspect,
     data_lm::LmCommand,
+    data_report::DataReport,
+    data_review::Review,
     data_threshold::{Sample, Score, Threshold},
 };
 use crate::{
     config_args::ConfigArgs,
     context::Context,
-    corpus::{self, Shard, StageProgress, texts},
-    error::OrUser as _,
+    corpus::{self, Shard, StageProgress},
     interrupt::Interrupt,
     phases::Phases,
     terminal, user_bail,
 };
 
-/// Documents that `data inspect` shows.
-const SHOWN_DOCUMENTS: usize = 3;
-/// Characters of each of them.
-const SHOWN_CHARS: usize = 200;
 /// How an interrupted stage goes on.
 const HINT: &str = "the same command continues where it stopped";
 
@@ -40,6 +34,10 @@ pub enum DataCommand {
     Run(RunPipeline),
     /// Count documents, show a few, and list why documents were rejected
     Inspect(Inspect),
+    /// Write an HTML page about finished stages: funnel, thresholds, samples on both sides of each
+    Report(DataReport),
+    /// Label the documents nearest to the thresholds of a finished stage, in the terminal
+    Review(Review),
     /// Files of any kind to JSONL documents: text extraction, language
     Format(Stage),
     /// Heuristic filters
@@ -81,15 +79,6 @@ pub struct RunPipeline {
     /// Number of parts
     #[arg(long, requires = "shard", value_name = "N")]
     pub of: Option<usize>,
-}
-
-/// Looks at documents.
-#[derive(Args, Debug)]
-#[command(after_help = "Example:\n  internevo data inspect runs/corpus/1f0c/quality")]
-pub struct Inspect {
-    /// JSONL documents, or the output folder of a stage
-    #[arg(value_name = "PATH")]
-    pub path: PathBuf,
 }
 
 /// One stage.
@@ -170,6 +159,8 @@ impl DataCommand {
         match self {
             Self::Run(c) => c.run(cx),
             Self::Inspect(c) => c.run(cx),
+            Self::Report(c) => c.run(cx),
+            Self::Review(c) => c.run(cx),
             Self::Format(c) => c.run(cx, "format", |_| ()),
             Self::Clean(c) => c.run(cx, "clean", |_| ()),
             Self::Dedup(c) => c.run(cx),
@@ -245,67 +236,10 @@ fn funnel(reports: &[StageReport]) -> String {
     terminal::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }
 
-fn reasons(reasons: &BTreeMap<String, u64>) -> String {
+pub(super) fn reasons(reasons: &BTreeMap<String, u64>) -> String {
     let mut sorted: Vec<(&String, &u64)> = reasons.iter().collect();
     sorted.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), *reason));
     let rows: Vec<[String; 2]> =
         sorted.into_iter().map(|(reason, count)| [reason.clone(), count.to_string()]).collect();
     if rows.is_empty() { String::new() } else { format!("\nrejected because\n{}", terminal::table(&rows)) }
-}
-
-impl Inspect {
-    fn run(self, cx: &Context) -> anyhow::Result<()> {
-        if !self.path.exists() {
-            user_bail!("{} does not exist", self.path.display());
-        }
-        let files = texts::files(std::slice::from_ref(&self.path))?;
-        let progress = cx.console.progress("inspect", None, "documents");
-        let (mut documents, mut bytes) = (0u64, 0u64);
-        let mut languages: BTreeMap<String, u64> = BTreeMap::new();
-        let mut shown = Vec::new();
-        for document in texts::documents(&files) {
-            let document = document?;
-            documents += 1;
-            bytes += document.text.len() as u64;
-            *languages.entry(document.lang().unwrap_or("unknown").to_owned()).or_default() += 1;
-            if shown.len() < SHOWN_DOCUMENTS {
-                let excerpt: String = document.text.chars().take(SHOWN_CHARS).collect();
-                shown.push(json!({ "id": document.id, "excerpt": excerpt, "meta": document.meta }));
-            }
-            progress.set(documents);
-        }
-        progress.finish();
-        let report = read_report(&self.path)?;
-        let rejected = report.as_ref().map(|r| &r.reasons);
-        let document = json!({
-            "path": self.path, "files": files.len(), "documents": documents, "bytes": bytes,
-            "languages": languages, "samples": shown, "report": report,
-        });
-        cx.emit(&document, || {
-            let mut text = format!(
-                "{} documents, {} of text in {} files\n\n{}",
-                terminal::count(documents),
-                terminal::bytes(bytes),
-                files.len(),
-                terminal::table(&languages.iter().map(|(l, n)| [l.clone(), n.to_string()]).collect::<Vec<_>>())
-            );
-            for sample in &shown {
-                let part = |key: &str| sample[key].as_str().unwrap_or_default().to_owned();
-                text.push_str(&format!("\n--- {}\n{}\n", part("id"), part("excerpt")));
-            }
-            text + &rejected.map(reasons).unwrap_or_default()
-        })
-    }
-}
-
-fn read_report(folder: &Path) -> anyhow::Result<Option<StageReport>> {
-    let path = folder.join("report.json");
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let value: Value = serde_json::from_slice(&storage::read(&path)?)
-        .with_context(|| format!("{} is not JSON", path.display()))
-        .or_user()?;
-    // Another tool's report of the same name says nothing about a stage.
-    Ok(serde_json::from_value(value).ok())
 }

@@ -17,7 +17,7 @@ pub struct Plugins {}
 /// # Errors
 /// When two plugins of a kind share a name; names both places.
 pub fn list() -> Result<Vec<PluginInfo>, PluginError> {
-    let mut all = Registry::<internevo_data::FilterEntry>::collect()?.list();
+    let mut all = internevo_data::plugins()?;
     all.extend(Registry::<internevo_parallel::lr::LrScheduleEntry>::collect()?.list());
     all.extend(Registry::<internevo_parallel::optimizer::OptimizerEntry>::collect()?.list());
     all.extend(Registry::<internevo_parallel::strategy::StrategyEntry>::collect()?.list());

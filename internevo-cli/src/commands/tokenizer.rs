@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use internevo_core::config::TokenizerConfig;
-use internevo_data::{
-    store::StoreFormat,
-    tokenizer::{self, EncodeRequest, Tokenizer, TrainProgress},
-};
+use internevo_data::tokenizer::{self, EncodeRequest, Tokenizer, TrainProgress};
 use serde_json::json;
 
 use crate::{context::Context, corpus::texts, error::OrUser as _, terminal, user_bail};
@@ -49,7 +47,7 @@ pub struct TrainTokenizer {
 /// Turns text into token ids, or documents into a token store.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  internevo tokenizer encode --tokenizer tokenizer.json --text \"pub fn main\"\n  internevo tokenizer encode --tokenizer tokenizer.json --input kept --output tokens --format internevo"
+    after_help = "Examples:\n  internevo tokenizer encode --tokenizer tokenizer.json --text \"pub fn main\"\n  internevo tokenizer encode --tokenizer tokenizer.json --input kept --output tokens --format internevo\n  internevo tokenizer encode --tokenizer tokenizer.json --input kept --output tokens --format jsonl --setting 'compression = \"zst\"'\n\nFormats are token sinks: `internevo plugins` lists them with their settings."
 )]
 pub struct Encode {
     /// A Hugging Face `tokenizer.json`
@@ -67,9 +65,12 @@ pub struct Encode {
     /// Name of the store: `train.bin` or `valid.bin`
     #[arg(long, value_enum, default_value_t = SplitName::Train)]
     pub split: SplitName,
-    /// Form of the store
-    #[arg(long, value_enum, default_value_t = StoreForm::Megatron)]
-    pub format: StoreForm,
+    /// Form of the store: megatron, internevo, jsonl, parquet or a token sink of another crate
+    #[arg(long, default_value = "megatron", value_name = "NAME")]
+    pub format: String,
+    /// A setting of the form, as a line of TOML
+    #[arg(long, value_name = "KEY = VALUE")]
+    pub setting: Vec<String>,
 }
 
 /// Turns token ids into text.
@@ -93,29 +94,11 @@ pub enum SplitName {
     Valid,
 }
 
-/// Form of a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum StoreForm {
-    /// Megatron's `.bin` and `.idx`
-    Megatron,
-    /// InternEvo's `.bin` and `.bin.meta`
-    Internevo,
-}
-
 impl SplitName {
     fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
             Self::Valid => "valid",
-        }
-    }
-}
-
-impl StoreForm {
-    fn format(self) -> StoreFormat {
-        match self {
-            Self::Megatron => StoreFormat::Megatron,
-            Self::Internevo => StoreFormat::InternEvo,
         }
     }
 }
@@ -192,11 +175,15 @@ impl Encode {
         };
         let files = texts::files(&self.input)?;
         let split = self.split.name();
+        let settings: toml::Table = toml::from_str(&self.setting.join("\n"))
+            .context("--setting is a line of TOML such as `shard_bytes = 1000`")
+            .or_user()?;
         let request = EncodeRequest {
             inputs: &files,
             tokenizer: &tokenizer,
             folder,
-            format: self.format.format(),
+            sink: &self.format,
+            sink_settings: &settings,
             split_of: &|_| split,
         };
         let progress = cx.console.progress("encode", None, "bytes");

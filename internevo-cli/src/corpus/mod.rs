@@ -30,7 +30,7 @@ use internevo_data::{
     corpus::{self as collection, CorpusManifest},
     quality,
     stage::{self, StageReport, StageRequest, run_stage},
-    store::{StoreFormat, TokenStore},
+    store::TokenStore,
     tokenizer::{self, EncodeReport, EncodeRequest, Tokenizer},
 };
 use serde_json::json;
@@ -339,7 +339,8 @@ fn encode_splits(cx: &Context, config: &Config, text: &Text, tokenizer: &Tokeniz
         inputs: &inputs,
         tokenizer,
         folder: &text.folder,
-        format: StoreFormat::Megatron,
+        sink: "megatron",
+        sink_settings: &toml::Table::new(),
         split_of: &split_of,
     };
     Ok(tokenizer::encode_corpus(&request, &|bytes| progress.set(bytes))?)

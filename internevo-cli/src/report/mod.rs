@@ -1,6 +1,8 @@
 //! `report.html`: one self-contained page about a run, made from `summary.json`, `metrics.jsonl` and `config.toml` of its
-//! directory. `internevo report RUN_DIR` writes it; the trainer does so at the end of every launch.
+//! directory. `internevo report RUN_DIR` writes it; the trainer does so at the end of every launch. The page about the stages of a
+//! corpus (`corpus.rs`) is made of the same parts.
 
+mod corpus;
 mod page;
 mod summary;
 mod svg;
@@ -10,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use internevo_core::{metrics::StepRecord, storage};
 
+pub use corpus::render as corpus_page;
 pub use summary::{FunnelStage, Phase, RunSummary, SUMMARY_FILE, Sample, SourceCount};
 
 /// Name of the report in a run directory.

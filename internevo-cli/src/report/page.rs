@@ -11,16 +11,19 @@ use super::{
 
 const STYLE: &str = include_str!("style.css");
 
-/// The whole HTML document.
+/// An HTML document that needs nothing from outside; `main` is HTML.
+pub fn document(title: &str, subtitle: &str, main: &str) -> String {
+    format!(
+        r#"<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title} · internevo</title><style>{STYLE}</style></head><body><header><h1>{title}</h1><p>{subtitle}</p></header><main>{main}</main></body></html>
+"#,
+        title = escape(title),
+        subtitle = escape(subtitle),
+    )
+}
+
+/// The page of a run.
 pub fn render(summary: &RunSummary, records: &[StepRecord], config: &str) -> String {
-    let mut out = String::new();
-    let _ = write!(
-        out,
-        r#"<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title} · internevo</title><style>{STYLE}</style></head><body><header><h1>{title}</h1><p>{state}</p></header><main>"#,
-        title = escape(&summary.job_name),
-        state = escape(&state(summary)),
-    );
-    out.push_str(&cards(summary, records));
+    let mut out = cards(summary, records);
     out.push_str(&charts(summary, records));
     out.push_str(&corpus(summary));
     out.push_str(&samples(summary));
@@ -32,8 +35,7 @@ pub fn render(summary: &RunSummary, records: &[StepRecord], config: &str) -> Str
             escape(config)
         );
     }
-    out.push_str("</main></body></html>\n");
-    out
+    document(&summary.job_name, &state(summary), &out)
 }
 
 fn state(s: &RunSummary) -> String {
@@ -92,7 +94,8 @@ fn charts(s: &RunSummary, records: &[StepRecord]) -> String {
     out
 }
 
-fn figure(title: &str, svg: &str) -> String {
+/// A chart with its title.
+pub fn figure(title: &str, svg: &str) -> String {
     format!("<figure><figcaption>{}</figcaption>{svg}</figure>", escape(title))
 }
 

@@ -128,6 +128,55 @@ pub fn funnel(bars: &[Bar]) -> String {
     out
 }
 
+/// Two groups of numbers in bins on one scale.
+pub struct Bins<'a> {
+    /// Lower end of the first bin.
+    pub low: f64,
+    /// Upper end of the last bin.
+    pub high: f64,
+    /// Counts of the group that stays, drawn from the axis up.
+    pub kept: &'a [u64],
+    /// Counts of the group that goes, on top of it.
+    pub lost: &'a [u64],
+    /// A vertical line.
+    pub threshold: Option<f64>,
+}
+
+/// Stacked bars with a line where the threshold is. Heights are square roots of counts: a few documents beside many stay visible.
+pub fn histogram(label: &str, bins: &Bins<'_>) -> String {
+    const HEIGHT: f64 = 150.0;
+    let count = bins.kept.len().max(1) as f64;
+    let width = (WIDTH - 2.0 * RIGHT) / count;
+    let sx = |value: f64| RIGHT + (value - bins.low) / (bins.high - bins.low) * (WIDTH - 2.0 * RIGHT);
+    let totals = || bins.kept.iter().zip(bins.lost).map(|(kept, lost)| (kept + lost) as f64);
+    let tallest = totals().fold(1.0, f64::max).sqrt();
+    let scale = (HEIGHT - TOP - BOTTOM) / tallest;
+    let floor = HEIGHT - BOTTOM;
+    let mut out = format!(r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}">"#, escape(label));
+    for (bin, (total, kept)) in totals().zip(bins.kept).enumerate() {
+        let (x, height) = (RIGHT + bin as f64 * width, total.sqrt() * scale);
+        let solid = if total > 0.0 { height * *kept as f64 / total } else { 0.0 };
+        for (class, top, height) in [("lost", floor - height, height - solid), ("kept", floor - solid, solid)] {
+            if height > 0.0 {
+                let w = (width - 1.0).max(0.5);
+                let _ = write!(
+                    out,
+                    r#"<rect class="{class}" x="{x:.1}" y="{top:.1}" width="{w:.1}" height="{height:.1}"/>"#
+                );
+            }
+        }
+    }
+    for tick in ticks((bins.low, bins.high), 6) {
+        let (x, y) = (sx(tick), floor + 18.0);
+        let _ = write!(out, r#"<text class="tick" x="{x:.1}" y="{y}" text-anchor="middle">{}</text>"#, short(tick));
+    }
+    if let Some(x) = bins.threshold.map(sx).filter(|x| x.is_finite()) {
+        let _ = write!(out, r#"<line class="threshold" x1="{x:.1}" x2="{x:.1}" y1="{TOP}" y2="{floor}"/>"#);
+    }
+    out.push_str("</svg>");
+    out
+}
+
 /// Text that is safe inside HTML and SVG.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -244,6 +293,16 @@ mod tests {
     #[test]
     fn a_chart_without_points_says_so() {
         assert!(line_chart("step", "loss", &[]).contains("nothing recorded"));
+    }
+
+    #[test]
+    fn a_histogram_draws_every_bin_that_holds_something_and_the_threshold_in_its_place() {
+        let bins = Bins { low: 0.0, high: 4.0, kept: &[0, 0, 3, 9], lost: &[4, 1, 0, 0], threshold: Some(2.0) };
+        let chart = histogram("words", &bins);
+        assert_eq!((chart.matches("class=\"lost\"").count(), chart.matches("class=\"kept\"").count()), (2, 2));
+        assert!(chart.contains(&format!(r#"class="threshold" x1="{:.1}""#, WIDTH / 2.0)), "{chart}");
+        let none = Bins { low: 0.0, high: 1.0, kept: &[], lost: &[], threshold: None };
+        assert!(!histogram("nothing", &none).contains("NaN"));
     }
 
     #[test]

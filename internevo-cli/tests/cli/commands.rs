@@ -20,7 +20,10 @@ fn plugins_have_exactly_the_promised_keys() {
         assert_eq!(keys, ["kind", "name", "crate", "version", "place", "default", "schema"]);
     }
     let kinds: std::collections::BTreeSet<&str> = plugins.iter().filter_map(|p| p["kind"].as_str()).collect();
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["filter", "lr_schedule", "optimizer", "sink", "strategy"]);
+    assert_eq!(
+        kinds.into_iter().collect::<Vec<_>>(),
+        ["filter", "lr_schedule", "optimizer", "sink", "strategy", "token_sink"]
+    );
 }
 
 #[test]
@@ -86,6 +89,11 @@ fn documents_become_stores_of_either_form_and_tokens_become_text_again() {
         assert_eq!(report["documents"], 40);
         assert!(workshop.path().join(format).join(index).exists());
     }
+    let args = ["tokenizer", "encode", "--tokenizer", "tok/tokenizer.json", "--input", "text", "--output", "lines"];
+    workshop.ok(&[&args[..], &["--format", "jsonl", "--setting", "compression = 'zst'"]].concat());
+    assert!(workshop.path().join("lines/train.jsonl.zst").exists());
+    let message = workshop.fails(&[&args[..], &["--format", "jsonn"]].concat(), 2);
+    assert!(message.contains("did you mean `jsonl`?"), "{message}");
     let encoded =
         json(&workshop, &["tokenizer", "encode", "--tokenizer", "tok/tokenizer.json", "--text", "the river", "--json"]);
     let ids: Vec<String> = encoded["tokens"].as_array().expect("ids").iter().map(ToString::to_string).collect();

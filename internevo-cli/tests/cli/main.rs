@@ -2,6 +2,7 @@
 
 mod commands;
 mod interruption;
+mod look;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod parity;

@@ -14,7 +14,15 @@ use super::{
 use crate::plugin::nearest;
 
 /// Tables whose entries are checked by plugins: one table per plugin name.
-const PLUGIN_TABLES: [[&str; 2]; 3] = [["pipeline", "filter"], ["optimizer", "settings"], ["monitor", "sink"]];
+const PLUGIN_TABLES: [&[&str]; 4] =
+    [&["pipeline", "filter"], &["pipeline", "dedup", "settings"], &["optimizer", "settings"], &["monitor", "sink"]];
+
+/// How many names lead to the table of the plugin that `path` is inside of.
+fn plugin_depth(path: &[String]) -> Option<usize> {
+    let holds =
+        |table: &&&[&str]| path.len() > table.len() && path.iter().zip(**table).all(|(name, known)| name == known);
+    PLUGIN_TABLES.iter().find(holds).map(|table| table.len() + 1)
+}
 
 /// The keys of [`Config`] with their defaults.
 pub(super) struct KnownKeys {
@@ -61,11 +69,10 @@ impl KnownKeys {
     /// The key and what is wrong with it.
     pub(super) fn check(&self, leaf: &Leaf) -> Result<(), Refusal> {
         let refuse = |message: String| Err(Refusal { key: dotted(&leaf.path), message });
-        if let Some(name) =
-            leaf.path.get(2).filter(|_| PLUGIN_TABLES.iter().any(|t| leaf.path.starts_with(&t.map(str::to_owned))))
-        {
+        if let Some(depth) = plugin_depth(&leaf.path) {
             return match &leaf.value {
-                value if leaf.path.len() == 3 && !value.is_table() => {
+                value if leaf.path.len() == depth && !value.is_table() => {
+                    let name = &leaf.path[depth - 1];
                     refuse(format!("expected a table with the settings of `{name}`, found {}", kind(value)))
                 }
                 value => match not_finite(value) {

@@ -238,7 +238,7 @@ impl Default for PipelineConfig {
 #[serde(default)]
 pub struct DedupConfig {
     /// `minhash` (exact and near duplicates), `exact` (equal texts), `bloom` (equal texts in one pass; a few others go with them), or
-    /// parts of documents that repeat: `lines`, `paragraphs`, `sentences`, `substrings`.
+    /// parts of documents that repeat: `lines`, `paragraphs`, `sentences`, `substrings`; or a method of another crate.
     pub method: String,
     /// LSH bands; `bands * rows` hash functions are computed. The default finds a pair at the threshold with probability 0.989.
     pub bands: usize,
@@ -260,6 +260,9 @@ pub struct DedupConfig {
     pub min_tokens: usize,
     /// Share of unseen documents that `bloom` may drop once all are read.
     pub false_positives: f64,
+    /// Settings of each method of another crate, by its name.
+    #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
+    pub settings: toml::Table,
 }
 
 impl Default for DedupConfig {
@@ -275,6 +278,7 @@ impl Default for DedupConfig {
             index: String::new(),
             min_tokens: 0,
             false_positives: 1e-4,
+            settings: toml::Table::new(),
         }
     }
 }

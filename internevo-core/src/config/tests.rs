@@ -289,6 +289,7 @@ const BROKEN: &[&str] = &[
     "monitor.sample_tokens=0",
     "adam.lr=inf",
     "pipeline.filter.x=3",
+    "pipeline.dedup.settings.x=3",
     "monitor.sink.jsonl.x=nan",
 ];
 
@@ -305,7 +306,8 @@ fn every_rule_can_be_broken() {
 #[test]
 fn tables_of_plugins_pass_through_and_can_be_located() {
     let files = Files::new();
-    let text = "[pipeline.filter.gopher_quality]\nmin_words = 10\nnested.a = 1\n[monitor.sink.\"odd.name\"]\nx = 1\n";
+    let text = "[pipeline.filter.gopher_quality]\nmin_words = 10\nnested.a = 1\n[monitor.sink.\"odd.name\"]\nx = 1\n\
+                [pipeline.dedup.settings.simhash]\nbits = 3\n";
     let path = files.write("a.toml", text);
     let request = LoadRequest { files: vec![path.clone()], ..sets(&["pipeline.filter.gopher_quality.max_words=99"]) };
     let resolved = load(&request).expect("valid");
@@ -313,6 +315,7 @@ fn tables_of_plugins_pass_through_and_can_be_located() {
     assert_eq!((table["min_words"].as_integer(), table["max_words"].as_integer()), (Some(10), Some(99)));
     assert_eq!(table["nested"]["a"].as_integer(), Some(1));
     assert_eq!(resolved.config.monitor.sink["odd.name"]["x"].as_integer(), Some(1));
+    assert_eq!(resolved.config.pipeline.dedup.settings["simhash"]["bits"].as_integer(), Some(3));
     let section = "pipeline.filter.gopher_quality";
     let complaint = |key: &str| PluginError::Config { plugin: "gopher_quality", key: key.into(), reason: "no".into() };
     let located = |key: &str| resolved.locate(section, &complaint(key)).to_string();

@@ -1,21 +1,14 @@
 //! Equal texts in one pass: a Bloom filter says whether a text was seen. For streams too long for a sort; a few documents that are no
 //! copies go too, and the kept copy cannot be named.
 
-use std::path::Path;
-
 use fastbloom::BloomFilter;
-use rayon::prelude::*;
 
 use super::{
-    report::{DuplicateReport, write_duplicates},
     settings::Settings,
-    stage::{STAGE, for_chunks, keep_document, place, reject_broken},
+    stream::{DeduplicatorContext, Repetition, StreamDeduplicator},
     tokens::text_identity,
 };
-use crate::{
-    DataError,
-    stage::{ChunkOutput, InputFile, Progress, Rejection, StageReport, StageWriter},
-};
+use crate::{DataError, Document};
 
 /// Seed of the filter's hashes: the same documents go in every run.
 const SEED: u128 = 0x0064_6564_7570;
@@ -24,45 +17,27 @@ const SHORT_DOCUMENT: u64 = 256;
 /// Reason of a rejected document.
 const REASON: &str = "seen_before";
 
-/// Drops texts that were seen before.
-///
-/// # Errors
-/// A file that cannot be read or written, a stop request.
-pub(super) fn run(
-    inputs: &[InputFile],
-    mut writer: StageWriter,
-    output: &Path,
-    settings: &Settings,
-    progress: &dyn Progress,
-) -> Result<StageReport, DataError> {
-    let bytes: u64 = inputs.iter().map(|file| file.bytes).sum();
-    let mut filter = filter((bytes / SHORT_DOCUMENT).max(1000), settings)?;
-    for_chunks(inputs, progress, |chunk| {
-        let read = |item| {
-            let document = chunk.document(item, inputs)?;
-            let identity = text_identity(&document.0.text);
-            Ok((document, identity))
-        };
-        let documents: Vec<Result<_, _>> = chunk.items.par_iter().map(read).collect();
-        let mut lines = ChunkOutput::default();
-        for (item, document) in chunk.items.iter().zip(documents) {
-            match document {
-                Err(fault) => reject_broken(chunk, item, &place(inputs, item), &fault, &mut lines),
-                Ok(((document, _), identity)) if filter.insert(&identity) => {
-                    lines.reject(&Rejection::of(&document, &place(inputs, item), STAGE, REASON, 1.0));
-                }
-                Ok(((document, true), _)) => lines.keep(chunk.bytes(item), document.text.len()),
-                Ok(((document, false), _)) => keep_document(&document, document.text.len(), &mut lines),
-            }
-        }
-        writer.begin_part(chunk.part)?;
-        writer.append(&lines)?;
-        let (documents, kept) = lines.documents();
-        progress.advance(chunk.stored, documents, kept);
-        Ok(())
-    })?;
-    write_duplicates(output, &DuplicateReport::default())?;
-    writer.finish()
+/// The method `bloom`.
+pub(super) struct Bloom {
+    filter: BloomFilter,
+}
+
+impl Bloom {
+    /// A filter that is large enough for all documents of the input.
+    pub fn new(settings: &Settings, cx: &DeduplicatorContext) -> Result<Self, DataError> {
+        Ok(Self { filter: filter((cx.stored_bytes / SHORT_DOCUMENT).max(1000), settings)? })
+    }
+}
+
+impl StreamDeduplicator for Bloom {
+    fn features(&self, document: &Document) -> Vec<u64> {
+        let identity = text_identity(&document.text);
+        vec![identity as u64, (identity >> 64) as u64]
+    }
+
+    fn take(&mut self, features: &[u64]) -> Option<Repetition> {
+        self.filter.insert(features).then_some(Repetition { reason: REASON.into(), value: 1.0 })
+    }
 }
 
 /// A filter for `documents` documents.

@@ -18,11 +18,11 @@
 //! | `minhash.rs`, `lsh.rs` | signatures, bands, the mathematics |
 //! | `catalog.rs` | what is remembered of a document; which copy stays |
 //! | `union_find.rs`, `cluster.rs` | verified pairs, clusters, the choice |
-//! | `decide.rs` | the passes over a stream of documents |
+//! | `decide/` | the passes over a stream of documents |
 //! | `stage.rs`, `report.rs` | the stage over files, and what it reports |
 //! | `index.rs` | what earlier runs kept |
 //! | `parts.rs` | repeated lines, paragraphs, sentences and substrings |
-//! | `bloom.rs` | equal texts of a stream, by a Bloom filter |
+//! | `stream.rs`, `bloom.rs` | one pass over a stream, by a method of another crate or a Bloom filter over equal texts |
 
 mod bloom;
 mod catalog;
@@ -36,6 +36,7 @@ mod report;
 mod settings;
 mod shingle;
 mod stage;
+mod stream;
 mod tokens;
 mod union_find;
 
@@ -54,6 +55,9 @@ pub use self::{
     settings::{Method, Part, Settings, bytes},
     shingle::{ShingleSet, shingles},
     stage::token_rule,
+    stream::{
+        DeduplicatorContext, DeduplicatorEntry, DeduplicatorPlugin, Repetition, StreamDeduplicator, deduplicators,
+    },
     tokens::{TokenRule, Tokens, is_unspaced, text_identity},
     union_find::UnionFind,
 };
@@ -77,9 +81,15 @@ pub fn run(
 ) -> Result<StageReport, DataError> {
     let settings = Settings::new(config)?;
     let writer = StageWriter::create(output, stage::STAGE)?;
+    let stored_bytes = inputs.iter().map(|file| file.bytes).sum();
+    let cx = DeduplicatorContext { stored_bytes, memory: settings.memory };
     match settings.method {
         Method::Parts(part) => return parts::run(inputs, writer, output, &settings, part, progress),
-        Method::Bloom => return bloom::run(inputs, writer, output, &settings, progress),
+        Method::Bloom => return stream::run(inputs, writer, output, &mut bloom::Bloom::new(&settings, &cx)?, progress),
+        Method::Plugin(plugin) => {
+            let mut method = plugin.build(&config.settings, &cx)?;
+            return stream::run(inputs, writer, output, &mut *method, progress);
+        }
         Method::MinHash | Method::Exact => {}
     }
     let open = || Index::open(&PathBuf::from(&config.index), &settings, &run_hash(config, inputs));

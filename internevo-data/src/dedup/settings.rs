@@ -1,8 +1,8 @@
 //! `[pipeline.dedup]` as checked values.
 
-use internevo_core::config::DedupConfig;
+use internevo_core::{config::DedupConfig, plugin::Registry};
 
-use super::{catalog::KeepRule, lsh::Bands};
+use super::{catalog::KeepRule, lsh::Bands, stream::DeduplicatorEntry};
 use crate::DataError;
 
 /// Bands, rows and tokens per shingle beyond this are a slip of the pen.
@@ -29,6 +29,8 @@ pub enum Method {
     Bloom,
     /// Parts of documents.
     Parts(Part),
+    /// Documents, by a method of another crate.
+    Plugin(&'static DeduplicatorEntry),
 }
 
 /// A part of a document.
@@ -46,18 +48,31 @@ pub enum Part {
 
 impl Method {
     /// The method called `name` in `pipeline.dedup.method`.
-    pub fn parse(name: &str) -> Option<Self> {
-        Some(match name {
-            "minhash" => Self::MinHash,
-            "exact" => Self::Exact,
-            "bloom" => Self::Bloom,
-            "lines" => Self::Parts(Part::Line),
-            "paragraphs" => Self::Parts(Part::Paragraph),
-            "sentences" => Self::Parts(Part::Sentence),
-            "substrings" => Self::Parts(Part::Substring),
-            _ => return None,
-        })
+    ///
+    /// # Errors
+    /// When there is none; names all there are.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        let own = Self::OWN.iter().find(|(own, _)| *own == name).map(|(_, method)| *method);
+        own.map_or_else(|| Self::of_plugin(name), Ok)
     }
+
+    fn of_plugin(name: &str) -> Result<Self, String> {
+        let registry = Registry::<DeduplicatorEntry>::collect().map_err(|error| error.to_string())?;
+        let known: Vec<&str> = Self::OWN.iter().map(|(own, _)| *own).chain(registry.names()).collect();
+        let unknown = |_| format!("`{name}` is none of the methods {}", known.join(", "));
+        registry.get(name).map(Self::Plugin).map_err(unknown)
+    }
+
+    /// The methods of this crate.
+    const OWN: [(&str, Self); 7] = [
+        ("minhash", Self::MinHash),
+        ("exact", Self::Exact),
+        ("bloom", Self::Bloom),
+        ("lines", Self::Parts(Part::Line)),
+        ("paragraphs", Self::Parts(Part::Paragraph)),
+        ("sentences", Self::Parts(Part::Sentence)),
+        ("substrings", Self::Parts(Part::Substring)),
+    ];
 }
 
 /// The checked settings.
@@ -88,10 +103,7 @@ impl Settings {
     /// [`DataError::Setting`] names the key and what is wrong with its value.
     pub fn new(config: &DedupConfig) -> Result<Self, DataError> {
         let wrong = |key: &str, reason: String| DataError::Setting { key: format!("pipeline.dedup.{key}"), reason };
-        let method = Method::parse(&config.method).ok_or_else(|| {
-            let known = "`minhash`, `exact`, `bloom`, `lines`, `paragraphs`, `sentences` or `substrings`";
-            wrong("method", format!("`{}` is not {known}", config.method))
-        })?;
+        let method = Method::parse(&config.method).map_err(|reason| wrong("method", reason))?;
         let keep = KeepRule::parse(&config.keep)
             .ok_or_else(|| wrong("keep", format!("`{}` is not one of {}", config.keep, KeepRule::NAMES.join(", "))))?;
         for (key, value) in [("bands", config.bands), ("rows", config.rows), ("ngram", config.ngram)] {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     dedup::is_unspaced,
     features::{Features, is_punctuation},
-    filter::{Filter, Verdict},
+    filter::{Filter, Measure, Verdict},
 };
 
 /// Texts with fewer visible characters are not judged: shares of so few mean nothing.
@@ -96,43 +96,34 @@ impl Filter for CharAnomaly {
     }
 
     fn judge(&self, document: &Features<'_>) -> Verdict {
+        Measure::verdict(self.measure(document))
+    }
+
+    fn measure(&self, document: &Features<'_>) -> Vec<Measure> {
         if document.is_code() {
-            return Verdict::Keep;
+            return Vec::new();
         }
         let counts = Counts::of(document.text());
-        if counts.visible < MIN_CHARS {
-            return Verdict::Keep;
-        }
-        match self.config.violated(&counts) {
-            Some((reason, value)) => Verdict::drop(reason, value),
-            None => Verdict::Keep,
-        }
+        if counts.visible < MIN_CHARS { Vec::new() } else { self.config.rules(&counts) }
     }
 }
 
 impl CharAnomalyConfig {
-    /// The first rule that is violated, and its value.
-    fn violated(&self, counts: &Counts) -> Option<(&'static str, f64)> {
+    fn rules(&self, counts: &Counts) -> Vec<Measure> {
         let share = |count: usize| count as f64 / counts.visible as f64;
-        let above = [
-            ("anomaly_line_ends", share(counts.line_ends), self.max_line_ends),
-            ("anomaly_separators", share(counts.separators), self.max_separators),
-            ("anomaly_lone_characters", share(counts.lone), self.max_lone_characters),
-            ("anomaly_glued", share(counts.glued), self.max_glued),
-            ("anomaly_one_character", share(counts.letters.most_frequent()), self.max_one_character),
-            ("anomaly_digits", share(counts.digits), self.max_digits),
-            ("anomaly_undecodable", share(counts.undecodable), self.max_undecodable),
-            ("anomaly_much_punctuation", share(counts.punctuation), self.max_punctuation),
-            ("anomaly_one_mark", share(counts.marks.most_frequent()), self.max_one_mark),
-        ];
-        let below = [
-            ("anomaly_low_entropy", counts.letters.entropy(), self.min_entropy),
-            ("anomaly_little_punctuation", share(counts.punctuation), self.min_punctuation),
-        ];
-        let above = above.into_iter().find(|(_, value, limit)| value > limit);
-        above
-            .or_else(|| below.into_iter().find(|(_, value, limit)| value < limit))
-            .map(|(reason, value, _)| (reason, value))
+        vec![
+            Measure::at_most("anomaly_line_ends", share(counts.line_ends), self.max_line_ends),
+            Measure::at_most("anomaly_separators", share(counts.separators), self.max_separators),
+            Measure::at_most("anomaly_lone_characters", share(counts.lone), self.max_lone_characters),
+            Measure::at_most("anomaly_glued", share(counts.glued), self.max_glued),
+            Measure::at_most("anomaly_one_character", share(counts.letters.most_frequent()), self.max_one_character),
+            Measure::at_most("anomaly_digits", share(counts.digits), self.max_digits),
+            Measure::at_most("anomaly_undecodable", share(counts.undecodable), self.max_undecodable),
+            Measure::at_most("anomaly_much_punctuation", share(counts.punctuation), self.max_punctuation),
+            Measure::at_most("anomaly_one_mark", share(counts.marks.most_frequent()), self.max_one_mark),
+            Measure::at_least("anomaly_low_entropy", counts.letters.entropy(), self.min_entropy),
+            Measure::at_least("anomaly_little_punctuation", share(counts.punctuation), self.min_punctuation),
+        ]
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     features::Features,
-    filter::{Filter, Verdict},
+    filter::{Filter, Measure, Verdict},
     format::code_body,
 };
 
@@ -52,8 +52,24 @@ impl Filter for CodeQuality {
     }
 
     fn judge(&self, document: &Features<'_>) -> Verdict {
+        let (code, rules) = self.rules(document);
+        let head = code.char_indices().nth(XML_SEARCH_CHARS).map_or(code, |(at, _)| &code[..at]);
+        match (Measure::verdict(rules), head.find(XML_DECLARATION)) {
+            (Verdict::Keep, Some(at)) => Verdict::drop("code_xml", at as f64),
+            (verdict, _) => verdict,
+        }
+    }
+
+    fn measure(&self, document: &Features<'_>) -> Vec<Measure> {
+        self.rules(document).1
+    }
+}
+
+impl CodeQuality {
+    /// The code (nothing where the text is none) and what is measured in it.
+    fn rules<'d>(&self, document: &'d Features<'_>) -> (&'d str, Vec<Measure>) {
         if !document.is_code() {
-            return Verdict::Keep;
+            return ("", Vec::new());
         }
         let code = code_body(document.text());
         let (mut lines, mut longest, mut chars, mut alphanumeric) = (0usize, 0, 0usize, 0usize);
@@ -65,24 +81,15 @@ impl Filter for CodeQuality {
             alphanumeric += line.chars().filter(|c| c.is_alphanumeric()).count();
         }
         if chars == 0 {
-            return Verdict::drop("code_empty", 0.0);
-        }
-        if longest > self.config.max_line {
-            return Verdict::drop("code_long_line", longest as f64);
-        }
-        let mean = chars as f64 / lines as f64;
-        if mean > self.config.max_mean_line {
-            return Verdict::drop("code_long_lines", mean);
+            return (code, vec![Measure::at_least("code_empty", 0.0, 1.0)]);
         }
         // Line ends count as characters, as in the original.
         let share = alphanumeric as f64 / code.chars().count() as f64;
-        if share < self.config.min_alphanumeric {
-            return Verdict::drop("code_few_alphanumerics", share);
-        }
-        let head = code.char_indices().nth(XML_SEARCH_CHARS).map_or(code, |(at, _)| &code[..at]);
-        match head.find(XML_DECLARATION) {
-            Some(at) => Verdict::drop("code_xml", at as f64),
-            None => Verdict::Keep,
-        }
+        let rules = vec![
+            Measure::at_most("code_long_line", longest as f64, self.config.max_line as f64),
+            Measure::at_most("code_long_lines", chars as f64 / lines as f64, self.config.max_mean_line),
+            Measure::at_least("code_few_alphanumerics", share, self.config.min_alphanumeric),
+        ];
+        (code, rules)
     }
 }

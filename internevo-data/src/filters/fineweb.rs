@@ -13,7 +13,7 @@ use crate::{
         Blocks, Features, Split,
         classes::{Class, Classes},
     },
-    filter::{Filter, Verdict},
+    filter::{Filter, Measure, Verdict},
 };
 
 /// FineWeb-2 tolerates more repeated lines in every language.
@@ -95,37 +95,45 @@ impl Filter for FineWeb {
     }
 
     fn judge(&self, document: &Features<'_>) -> Verdict {
-        if document.is_code() {
-            return Verdict::Keep;
-        }
-        let lang = language(self.lang.as_deref(), document);
-        let limits = self.limits(lang);
-        let lines = Lines::of(document.text(), self.config.short_line);
-        if lines.count == 0 {
-            return Verdict::drop("fineweb_empty", 0.0);
-        }
-        let share = |part: usize| part as f64 / lines.count as f64;
-        if share(lines.terminal) < limits.terminal {
-            return Verdict::drop("fineweb_few_terminal_lines", share(lines.terminal));
-        }
-        if share(lines.short) > limits.short {
-            return Verdict::drop("fineweb_short_lines", share(lines.short));
-        }
-        let full = document.text().split('\n').filter(|line| !is_blank(line));
-        let repeated = Blocks::count(full, |line| line.chars().count()).duplicate_length;
-        let duplicate = repeated as f64 / (document.chars() - lines.ends) as f64;
-        if duplicate > limits.duplicate {
-            return Verdict::drop("fineweb_duplicate_lines", duplicate);
-        }
-        let line_ends = lines.ends as f64 / document.words_by(Split::of(lang)).len() as f64;
-        if line_ends > limits.line_ends {
-            return Verdict::drop("fineweb_list", line_ends);
-        }
-        Verdict::Keep
+        Measure::verdict(self.rules(document))
+    }
+
+    fn measure(&self, document: &Features<'_>) -> Vec<Measure> {
+        self.rules(document).collect()
     }
 }
 
 impl FineWeb {
+    /// The rules in datatrove's order; each is measured when it is asked for. A text without lines breaks a rule of its own.
+    fn rules(&self, document: &Features<'_>) -> impl Iterator<Item = Measure> {
+        let lang = language(self.lang.as_deref(), document);
+        let limits = self.limits(lang);
+        let lines =
+            if document.is_code() { Lines::default() } else { Lines::of(document.text(), self.config.short_line) };
+        let rules = match lines.count {
+            _ if document.is_code() => 0..0,
+            0 => 0..1,
+            _ => 1..5,
+        };
+        let share = move |part: usize| part as f64 / lines.count as f64;
+        let split = Split::of(lang);
+        rules.map(move |rule| match rule {
+            0 => Measure::at_least("fineweb_empty", 0.0, 1.0),
+            1 => Measure::at_least("fineweb_few_terminal_lines", share(lines.terminal), limits.terminal),
+            2 => Measure::at_most("fineweb_short_lines", share(lines.short), limits.short),
+            3 => {
+                let full = document.text().split('\n').filter(|line| !is_blank(line));
+                let repeated = Blocks::count(full, |line| line.chars().count()).duplicate_length;
+                let share = repeated as f64 / (document.chars() - lines.ends) as f64;
+                Measure::at_most("fineweb_duplicate_lines", share, limits.duplicate)
+            }
+            _ => {
+                let line_ends = lines.ends as f64 / document.words_by(split).len() as f64;
+                Measure::at_most("fineweb_list", line_ends, limits.line_ends)
+            }
+        })
+    }
+
     fn limits(&self, lang: Option<&str>) -> Limits {
         let config = &self.config;
         let english = Limits {
@@ -152,7 +160,7 @@ impl FineWeb {
 }
 
 /// Lines that are not blank, by kind.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Lines {
     count: usize,
     terminal: usize,

@@ -12,7 +12,7 @@ use std::{
 
 use internevo_core::storage::StorageError;
 
-use super::{RawRecord, RecordReader};
+use super::{RawRecord, RecordReader, records::shorter_than_before};
 use crate::document::LineFault;
 
 /// Read buffer in front of the file and of the decoder, bytes.
@@ -81,6 +81,10 @@ impl LineReader {
 }
 
 impl RecordReader for LineReader {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn record(&self) -> u64 {
         self.line
     }
@@ -102,8 +106,7 @@ impl RecordReader for LineReader {
         };
         let skipped = skipped.map_err(StorageError::at("read", &self.path))?;
         if skipped < offset {
-            let error = io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than in the run to continue");
-            return Err(StorageError::at("read", &self.path)(error));
+            return Err(shorter_than_before(&self.path));
         }
         (self.offset, self.line) = (offset, line);
         Ok(())

@@ -4,8 +4,9 @@
 //! | file | holds |
 //! |---|---|
 //! | `records.rs` | what all readers of files with many documents have in common |
+//! | `plugin.rs` | readers of other crates |
 //! | `lines.rs` | lines of plain, gzip and zstd files |
-//! | `warc.rs`, `http.rs` | the pages of web archives |
+//! | `warc/`, `http.rs` | the pages of web archives |
 //! | `parquet.rs` | rows of Parquet files (feature `parquet`) |
 //! | `encoding.rs` | bytes to text, and text that was decoded wrongly |
 //! | `html.rs`, `blocks.rs` | the text of HTML pages |
@@ -18,6 +19,7 @@ mod http;
 mod lines;
 #[cfg(feature = "parquet")]
 mod parquet;
+mod plugin;
 mod records;
 mod source;
 #[cfg(test)]
@@ -31,6 +33,7 @@ pub use self::parquet::ParquetReader;
 pub use self::{
     html::{Page, extract},
     lines::LineReader,
+    plugin::{RecordReaderEntry, RecordReaderPlugin, record_readers},
     records::{RawRecord, RecordFormat, RecordReader, open_records},
     source::{code_body, code_markdown, fenced},
     warc::WarcReader,

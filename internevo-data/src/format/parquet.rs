@@ -3,7 +3,6 @@
 
 use std::{
     fs::File,
-    io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
@@ -57,6 +56,10 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Strin
 }
 
 impl RecordReader for ParquetReader {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn record(&self) -> u64 {
         self.record
     }
@@ -69,17 +72,6 @@ impl RecordReader for ParquetReader {
     /// Rows, as a share of the file.
     fn stored_offset(&self) -> u64 {
         if self.total == 0 { 0 } else { (self.bytes as u128 * u128::from(self.record) / u128::from(self.total)) as u64 }
-    }
-
-    fn skip_to(&mut self, _offset: u64, record: u64) -> Result<(), StorageError> {
-        let mut content = Vec::new();
-        while self.record < record {
-            if self.next_record(&mut content)? == RawRecord::End {
-                let error = io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than before");
-                return Err(StorageError::at("read", &self.path)(error));
-            }
-        }
-        Ok(())
     }
 
     /// Nothing follows damage: rows lie in pages, and a damaged page says not how many it had.

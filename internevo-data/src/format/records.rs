@@ -1,11 +1,11 @@
 //! Files that hold many documents: one reader for each format, all of which give the documents as JSON lines of the one schema
 //! ([`Document`](crate::Document)).
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use internevo_core::storage::StorageError;
 
-use super::{LineReader, WarcReader};
+use super::{LineReader, RecordReaderEntry, WarcReader};
 use crate::document::LineFault;
 
 /// What [`RecordReader::next_record`] found.
@@ -37,11 +37,29 @@ pub trait RecordReader: Send {
     /// Bytes of the file read so far, as stored; ahead of [`RecordReader::offset`] by what is buffered.
     fn stored_offset(&self) -> u64;
 
-    /// Goes to a place that [`RecordReader::offset`] and [`RecordReader::record`] of another reader of the file named.
+    /// The file.
+    fn path(&self) -> &Path;
+
+    /// Goes to a place that [`RecordReader::offset`] and [`RecordReader::record`] of another reader of the file named. Unless a format
+    /// knows better, everything before the place is read once more.
     ///
     /// # Errors
     /// When the file cannot be read that far.
-    fn skip_to(&mut self, offset: u64, record: u64) -> Result<(), StorageError>;
+    fn skip_to(&mut self, _offset: u64, record: u64) -> Result<(), StorageError> {
+        let mut content = Vec::new();
+        while self.record() < record {
+            if self.next_record(&mut content)? == RawRecord::End {
+                return Err(shorter_than_before(self.path()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file that a run continues with must not have lost what was read of it.
+pub(super) fn shorter_than_before(path: &Path) -> StorageError {
+    let error = io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than in the run to continue");
+    StorageError::at("read", path)(error)
 }
 
 /// How a file holds its documents.
@@ -53,6 +71,8 @@ pub enum RecordFormat {
     Warc,
     /// Parquet, with the feature `parquet`.
     Parquet,
+    /// What a reader of another crate reads.
+    Plugin(&'static RecordReaderEntry),
 }
 
 impl RecordFormat {
@@ -67,7 +87,10 @@ impl RecordFormat {
         if [".warc", ".wet"].iter().any(|extension| bare.ends_with(extension)) {
             return Some(Self::Warc);
         }
-        (cfg!(feature = "parquet") && name.ends_with(".parquet")).then_some(Self::Parquet)
+        if cfg!(feature = "parquet") && name.ends_with(".parquet") {
+            return Some(Self::Parquet);
+        }
+        RecordReaderEntry::for_name(name).map(Self::Plugin)
     }
 }
 
@@ -81,6 +104,7 @@ pub fn open_records(path: &Path) -> Result<Box<dyn RecordReader>, StorageError> 
         Some(RecordFormat::Warc) => Box::new(WarcReader::open(path)?),
         #[cfg(feature = "parquet")]
         Some(RecordFormat::Parquet) => Box::new(super::ParquetReader::open(path)?),
+        Some(RecordFormat::Plugin(reader)) => reader.open(path)?,
         _ => Box::new(LineReader::open(path)?),
     })
 }

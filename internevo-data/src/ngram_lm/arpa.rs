@@ -107,7 +107,8 @@ const BLANKS: [char; 2] = [' ', '\t'];
 fn ngram(line: &str, order: usize) -> Result<(&str, Weights), String> {
     let (log10, rest) = line.split_once(BLANKS).ok_or_else(|| format!("`{line}` is no {order}-gram"))?;
     let number = |text: &str| {
-        let number = text.trim().parse::<f32>().ok().filter(|number| number.is_finite());
+        let text = text.trim();
+        let number = text.parse::<f32>().ok().filter(|number| number.is_finite());
         number.ok_or_else(|| format!("`{text}` in a {order}-gram is no number"))
     };
     let log10 = number(log10)?.min(0.0);

@@ -118,6 +118,7 @@ impl<'a> Run<'a> {
         while let Some(chunk) = next {
             // One thread reads ahead while the others work.
             let (output, ahead) = rayon::join(|| self.chunk(&chunk), || reader.next_chunk());
+            self.check_filters()?;
             writer.begin_part(chunk.part)?;
             writer.append(&output.lines)?;
             self.warn(&output.faults, &mut warned, progress);
@@ -138,6 +139,11 @@ impl<'a> Run<'a> {
             return Err(DataError::EmptyInput { path: self.request.input.clone() });
         }
         writer.finish()
+    }
+
+    fn check_filters(&self) -> Result<(), DataError> {
+        let failure = if let Plan::Filter(strategies) = self.plan { strategies.failure() } else { None };
+        failure.map_or(Ok(()), |(filter, reason)| Err(DataError::Filter { filter: filter.to_owned(), reason }))
     }
 
     /// Judges the documents of a chunk.

@@ -19,7 +19,8 @@ use crate::{
     filter::{FilterChain, FilterContext},
 };
 
-/// The filters of a stage.
+/// The filters of a stage; by default none.
+#[derive(Default)]
 pub struct Strategies {
     strategies: Vec<(Condition, FilterChain)>,
     rest: FilterChain,
@@ -51,6 +52,11 @@ impl Strategies {
     pub fn of(&self, document: &Document) -> &FilterChain {
         let fits = self.strategies.iter().find(|(condition, _)| condition.fits(document));
         fits.map_or(&self.rest, |(_, chain)| chain)
+    }
+
+    /// The first filter of any chain that failed, and why; see [`Filter::failure`](crate::Filter::failure).
+    pub fn failure(&self) -> Option<(&str, String)> {
+        self.strategies.iter().map(|(_, chain)| chain).chain([&self.rest]).find_map(FilterChain::failure)
     }
 
     /// All that verdicts depend on, for the hash of a request.

@@ -12,7 +12,7 @@ use std::{
 
 use internevo_core::storage::{AtomicFile, StorageError, write_atomic};
 
-use super::{StoreError, map::MappedFile, npy, with_suffix};
+use super::{StoreError, jsonl::write_list, map::MappedFile, npy, with_suffix};
 
 /// A shard never reaches this size: offsets are int32.
 const SHARD_LIMIT: u64 = i32::MAX as u64;
@@ -53,12 +53,9 @@ impl InternEvoWriter {
     /// [`StoreError::Storage`] when writing fails.
     pub fn push(&mut self, tokens: &[i32]) -> Result<(), StoreError> {
         self.line.clear();
-        self.line.push_str("{\"tokens\": [");
-        for (i, token) in tokens.iter().enumerate() {
-            self.line.push_str(if i == 0 { "" } else { ", " });
-            self.line.push_str(&token.to_string());
-        }
-        self.line.push_str("]}\n");
+        self.line.push_str("{\"tokens\": ");
+        write_list(&mut self.line, tokens);
+        self.line.push_str("}\n");
         let length = self.line.len() as u64;
         if self.shard.as_ref().is_some_and(|shard| shard.bytes + length > self.limit) {
             self.finish_shard()?;

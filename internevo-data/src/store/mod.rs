@@ -1,17 +1,25 @@
-//! Tokenized documents on disk: Megatron's `.bin`/`.idx` and InternEvo's `.bin`/`.bin.meta`, read and written.
+//! Tokenized documents on disk: Megatron's `.bin`/`.idx` and InternEvo's `.bin`/`.bin.meta`, read and written; JSON lines and Parquet
+//! for other programs, written alone; and the seam for forms of other crates ([`TokenSink`]).
 //!
 //! | file | holds |
 //! |---|---|
 //! | `megatron.rs` | Megatron's indexed dataset, the form internevo writes by default |
 //! | `internevo.rs` | InternEvo's JSON lines with a numpy table, `npy.rs` the table |
+//! | `jsonl.rs`, `parquet.rs` | a line or a row a document (`parquet.rs`: feature `parquet`) |
+//! | `sink.rs`, `builtin.rs` | what a token sink is, and the writers above by their names |
 //! | `map.rs` | files mapped into memory |
 //!
 //! [`TokenStore`] joins any number of files into one list of documents. Not here: what a row of training data is (`loader`).
 
+mod builtin;
 mod internevo;
+mod jsonl;
 mod map;
 mod megatron;
 mod npy;
+#[cfg(feature = "parquet")]
+mod parquet;
+mod sink;
 
 use std::{
     ffi::OsString,
@@ -20,13 +28,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use internevo_core::storage::StorageError;
+use internevo_core::{plugin::PluginError, storage::StorageError};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
+#[cfg(feature = "parquet")]
+pub use self::parquet::{ParquetConfig, ParquetWriter};
 pub use self::{
+    builtin::{InternEvoConfig, JsonlConfig, MegatronConfig, TokenTypeChoice},
     internevo::{InternEvoReader, InternEvoWriter},
+    jsonl::{Compression, JsonlWriter},
     megatron::{MegatronReader, MegatronWriter, TokenType},
+    sink::{TokenSink, TokenSinkContext, TokenSinkEntry, TokenSinkPlugin, token_sink, token_sinks},
 };
 
 /// Bytes at either end of each token file that go into the fingerprint.
@@ -64,20 +77,12 @@ pub enum StoreError {
         /// What fits.
         allowed: String,
     },
+    /// A token sink that does not exist, or settings that do not fit it.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
     /// A file cannot be read or written.
     #[error(transparent)]
     Storage(#[from] StorageError),
-}
-
-/// How a token store lies on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StoreFormat {
-    /// Megatron's `.bin` and `.idx`.
-    #[default]
-    Megatron,
-    /// InternEvo's `.bin` and `.bin.meta`.
-    InternEvo,
 }
 
 /// Identifies the tokens of a store without reading them all: a run that resumes on other data must notice.

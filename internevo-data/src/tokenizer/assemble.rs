@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{BOS, EOS, SPECIAL_TOKENS, Tokenizer, TokenizerError, UNK, bytes::ByteAlphabet, split, train::Pair};
+use super::{BOS, EOS, SPECIAL_TOKENS, Tokenizer, TokenizerError, UNK, bytes::ByteAlphabet, merges::Pair, split};
 
 /// A tokenizer of `vocabulary` (bytes by id, special tokens first and empty) and `merges` by rank.
 pub(super) fn tokenizer(
@@ -36,7 +36,7 @@ pub(super) fn tokenizer(
 }
 
 /// The split into words, then GPT-2's spelling of bytes.
-pub(super) fn pre_tokenizer() -> Value {
+fn pre_tokenizer() -> Value {
     json!({"type": "Sequence", "pretokenizers": [
         {"type": "Split", "pattern": {"Regex": split::PATTERN}, "behavior": "Isolated", "invert": false},
         byte_level(),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Tokenizer, TokenizerError};
 use crate::{
     document::{Document, read_jsonl},
-    store::{InternEvoWriter, MegatronWriter, StoreError, StoreFormat, TokenType, with_suffix},
+    store::{StoreError, TokenSink, TokenSinkContext, token_sink, with_suffix},
 };
 
 /// Documents are encoded in batches of about this many bytes of text.
@@ -26,8 +26,10 @@ pub struct EncodeRequest<'a> {
     pub tokenizer: &'a Tokenizer,
     /// Folder of the stores; made when missing.
     pub folder: &'a Path,
-    /// Form of the stores.
-    pub format: StoreFormat,
+    /// Form of the stores: a token sink by its name.
+    pub sink: &'a str,
+    /// Settings of the sink.
+    pub sink_settings: &'a toml::Table,
     /// Which store a document goes to, by name: `train`, `valid`.
     pub split_of: &'a dyn Fn(&Document) -> &'static str,
 }
@@ -71,6 +73,7 @@ pub fn encode_corpus(request: &EncodeRequest<'_>, progress: &dyn Fn(u64)) -> Res
             let document = document?;
             batch.splits.push((request.split_of)(&document));
             batch.bytes += document.text.len();
+            batch.ids.push(document.id);
             batch.texts.push(document.text);
             if batch.bytes >= BATCH_BYTES {
                 bytes += batch.bytes as u64;
@@ -99,6 +102,7 @@ pub fn encode_corpus(request: &EncodeRequest<'_>, progress: &dyn Fn(u64)) -> Res
 #[derive(Default)]
 struct Batch {
     splits: Vec<&'static str>,
+    ids: Vec<String>,
     texts: Vec<String>,
     bytes: usize,
 }
@@ -110,44 +114,33 @@ impl Batch {
         stores: &mut BTreeMap<&'static str, SplitWriter>,
     ) -> Result<(), TokenizerError> {
         let encoded = request.tokenizer.encode_batch(&self.texts)?;
-        for ((split, text), ids) in self.splits.into_iter().zip(&self.texts).zip(encoded) {
+        for (((split, id), text), tokens) in self.splits.into_iter().zip(&self.ids).zip(&self.texts).zip(encoded) {
             if !stores.contains_key(split) {
                 stores.insert(split, SplitWriter::create(request, split)?);
             }
             let store = stores.get_mut(split).expect("made above");
-            store.push(text.len(), ids, request.tokenizer.eos_id())?;
+            store.push(id, text.len(), tokens, request.tokenizer.eos_id())?;
         }
         Ok(())
     }
 }
 
-/// A store being written, of either form.
-enum StoreWriter {
-    Megatron(MegatronWriter),
-    InternEvo(InternEvoWriter),
-}
-
 /// A store being written, and its totals so far.
 struct SplitWriter {
-    writer: StoreWriter,
+    sink: Box<dyn TokenSink>,
     stats: SplitStats,
 }
 
 impl SplitWriter {
     fn create(request: &EncodeRequest<'_>, split: &str) -> Result<Self, StoreError> {
-        let prefix = request.folder.join(split);
         let vocab_size = request.tokenizer.vocab_size();
-        let writer = match request.format {
-            StoreFormat::Megatron => {
-                StoreWriter::Megatron(MegatronWriter::create(prefix, TokenType::for_vocab(vocab_size))?)
-            }
-            StoreFormat::InternEvo => StoreWriter::InternEvo(InternEvoWriter::create(prefix)),
-        };
+        let context = TokenSinkContext { prefix: &request.folder.join(split), vocab_size };
+        let sink = token_sink(request.sink)?.create(request.sink_settings, &context)?;
         let stats = SplitStats { histogram: vec![0; vocab_size], ..SplitStats::default() };
-        Ok(Self { writer, stats })
+        Ok(Self { sink, stats })
     }
 
-    fn push(&mut self, bytes: usize, ids: Vec<u32>, eos: u32) -> Result<(), StoreError> {
+    fn push(&mut self, id: &str, bytes: usize, ids: Vec<u32>, eos: u32) -> Result<(), StoreError> {
         let tokens: Vec<i32> = ids.into_iter().chain([eos]).map(|id| id as i32).collect();
         for token in &tokens {
             self.stats.histogram[*token as usize] += 1;
@@ -155,17 +148,11 @@ impl SplitWriter {
         self.stats.documents += 1;
         self.stats.tokens += tokens.len() as u64;
         self.stats.bytes += bytes as u64;
-        match &mut self.writer {
-            StoreWriter::Megatron(writer) => writer.push(&tokens),
-            StoreWriter::InternEvo(writer) => writer.push(&tokens),
-        }
+        self.sink.push(id, &tokens)
     }
 
     fn finish(self) -> Result<SplitStats, StoreError> {
-        match self.writer {
-            StoreWriter::Megatron(writer) => writer.finish()?,
-            StoreWriter::InternEvo(writer) => writer.finish()?,
-        }
+        self.sink.finish()?;
         let stats = self.stats;
         Ok(SplitStats {
             bytes_per_token: stats.bytes as f64 / stats.tokens as f64,
@@ -184,6 +171,8 @@ fn entropy(counts: &[u64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use internevo_core::config::TokenizerConfig;
 
     use super::*;
@@ -205,6 +194,18 @@ mod tests {
         if document.id == "4" { "valid" } else { "train" }
     }
 
+    fn request<'a>(inputs: &'a [PathBuf], tokenizer: &'a Tokenizer) -> EncodeRequest<'a> {
+        static NO_SETTINGS: LazyLock<toml::Table> = LazyLock::new(toml::Table::new);
+        EncodeRequest {
+            inputs,
+            tokenizer,
+            folder: Path::new("none"),
+            sink: "megatron",
+            sink_settings: &NO_SETTINGS,
+            split_of: &split_of,
+        }
+    }
+
     #[test]
     fn stores_hold_every_document_of_their_split_in_order_with_its_end() {
         let folder = tempfile::tempdir().unwrap();
@@ -212,10 +213,9 @@ mod tests {
         let config = TokenizerConfig { vocab_size: 300, ..Default::default() };
         let tokenizer = train(texts.iter().cloned(), &config, &|_| ()).unwrap();
         let mut stores = Vec::new();
-        for format in [StoreFormat::Megatron, StoreFormat::InternEvo] {
-            let out = folder.path().join(format!("{format:?}"));
-            let request =
-                EncodeRequest { inputs: &inputs, tokenizer: &tokenizer, folder: &out, format, split_of: &split_of };
+        for sink in ["megatron", "internevo"] {
+            let out = folder.path().join(sink);
+            let request = EncodeRequest { folder: &out, sink, ..request(&inputs, &tokenizer) };
             let report = encode_corpus(&request, &|_| ()).unwrap();
             let saved = std::fs::read_to_string(out.join("train.stats.json")).unwrap();
             assert_eq!(serde_json::from_str::<SplitStats>(&saved).unwrap(), report.splits["train"]);
@@ -237,6 +237,61 @@ mod tests {
         }
     }
 
+    /// Id and tokens of each document of a JSONL or Parquet file.
+    fn rows(path: &Path) -> Vec<(String, Vec<u32>)> {
+        let mut reader = crate::format::open_records(path).unwrap();
+        let (mut rows, mut line) = (Vec::new(), Vec::new());
+        while reader.next_record(&mut line).unwrap() == crate::format::RawRecord::Record {
+            let row: serde_json::Value = serde_json::from_slice(&line).unwrap();
+            rows.push((row["id"].as_str().unwrap().to_owned(), serde_json::from_value(row["tokens"].clone()).unwrap()));
+        }
+        rows
+    }
+
+    #[test]
+    fn every_sink_for_other_programs_holds_the_id_and_the_tokens_of_each_document() {
+        let folder = tempfile::tempdir().unwrap();
+        let (inputs, texts) = corpus(folder.path());
+        let config = TokenizerConfig { vocab_size: 300, ..Default::default() };
+        let tokenizer = train(texts.iter().cloned(), &config, &|_| ()).unwrap();
+        let expected: Vec<_> = (0..texts.len())
+            .filter(|i| *i != 4)
+            .map(|i| (i.to_string(), [tokenizer.encode(&texts[i]).unwrap(), vec![tokenizer.eos_id()]].concat()))
+            .collect();
+        let mut sinks = vec![
+            ("jsonl", "", "train.jsonl"),
+            ("jsonl", "compression = 'gz'", "train.jsonl.gz"),
+            ("jsonl", "compression = 'zst'", "train.jsonl.zst"),
+        ];
+        if cfg!(feature = "parquet") {
+            sinks.extend([("parquet", "", "train.parquet"), ("parquet", "row_group_tokens = 1", "train.parquet")]);
+        }
+        for (sink, settings, file) in sinks {
+            let settings = toml::from_str(settings).unwrap();
+            let request =
+                EncodeRequest { folder: folder.path(), sink, sink_settings: &settings, ..request(&inputs, &tokenizer) };
+            encode_corpus(&request, &|_| ()).unwrap();
+            assert_eq!(rows(&folder.path().join(file)), expected, "{sink} with {settings}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_sink_and_a_wrong_setting_are_named_with_what_there_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (inputs, texts) = corpus(folder.path());
+        let tokenizer = train(texts.into_iter(), &TokenizerConfig::default(), &|_| ()).unwrap();
+        let refused = |sink, settings: &str| {
+            let settings = toml::from_str(settings).unwrap();
+            let request =
+                EncodeRequest { folder: folder.path(), sink, sink_settings: &settings, ..request(&inputs, &tokenizer) };
+            encode_corpus(&request, &|_| ()).unwrap_err().to_string()
+        };
+        let message = refused("megatorn", "");
+        assert!(message.contains("did you mean `megatron`?") && message.contains("jsonl"), "{message}");
+        let message = refused("megatron", "token_type = 'float'");
+        assert!(message.contains("token_type") && message.contains("uint16"), "{message}");
+    }
+
     #[test]
     fn entropy_is_that_of_the_frequencies() {
         assert!((entropy(&[2, 0, 1, 1]) - 1.5 * std::f64::consts::LN_2).abs() < 1e-12);
@@ -251,9 +306,7 @@ mod tests {
         let out = folder.path().join("out");
         let encode = |content: &str| {
             std::fs::write(&input, content).unwrap();
-            let inputs = std::slice::from_ref(&input);
-            let format = StoreFormat::Megatron;
-            let request = EncodeRequest { inputs, tokenizer: &tokenizer, folder: &out, format, split_of: &split_of };
+            let request = EncodeRequest { folder: &out, ..request(std::slice::from_ref(&input), &tokenizer) };
             encode_corpus(&request, &|_| ()).unwrap_err().to_string()
         };
         assert!(encode("").contains("kept.jsonl"));

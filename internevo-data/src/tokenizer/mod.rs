@@ -6,6 +6,7 @@
 //! | `bytes.rs` | GPT-2's spelling of bytes |
 //! | `train.rs` | counting words and finding merges |
 //! | `assemble.rs` | `tokenizer.json` and the files `transformers` reads beside it |
+//! | `merges.rs` | what the merges make of one word |
 //! | `encode.rs` | text to ids, many documents at a time |
 //! | `corpus.rs` | a folder of documents to `train.bin`, `valid.bin` and their statistics |
 //!
@@ -17,6 +18,7 @@ mod assemble;
 mod bytes;
 mod corpus;
 mod encode;
+mod merges;
 mod split;
 mod train;
 
@@ -296,6 +298,41 @@ mod tests {
             let batch = SMALL.encode_batch(&[text.as_str(), "the end", &text]).unwrap();
             prop_assert_eq!(&batch[2], expected.get_ids());
         }
+    }
+
+    /// [`SMALL`] with other stages.
+    fn changed(change: impl FnOnce(&mut serde_json::Value)) -> Tokenizer {
+        let mut document = serde_json::from_str(&SMALL.to_json()).unwrap();
+        change(&mut document);
+        Tokenizer::from_json(&document.to_string(), None).unwrap()
+    }
+
+    static OTHERS: LazyLock<[Tokenizer; 3]> = LazyLock::new(|| {
+        let gpt2 = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+        let three_digits = PATTERN.replacen(r"\p{N}|", r"\p{N}{1,3}|", 1);
+        [
+            changed(|document| document["pre_tokenizer"] = gpt2),
+            changed(|document| document["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = three_digits.into()),
+            changed(|document| document["model"]["ignore_merges"] = true.into()),
+        ]
+    });
+
+    proptest! {
+        #[test]
+        fn other_byte_level_tokenizers_take_the_short_cut_too(text in r"(\PC|[ \t\r\n]|the end|main\(\)|'s|größer| 世界|[0-9]{1,5}|x{500,600}){0,40}") {
+            for tokenizer in &*OTHERS {
+                prop_assert!(tokenizer.encoder.is_some());
+                let expected = tokenizer.inner.encode_fast(text.as_str(), false).unwrap();
+                prop_assert_eq!(tokenizer.encode(&text).unwrap(), expected.get_ids());
+            }
+        }
+    }
+
+    #[test]
+    fn a_stage_that_the_short_cut_lacks_is_run_by_the_tokenizer_itself() {
+        let lowercase = changed(|document| document["normalizer"] = serde_json::json!({"type": "Lowercase"}));
+        assert!(lowercase.encoder.is_none());
+        assert_eq!(lowercase.encode("The END").unwrap(), SMALL.encode("the end").unwrap());
     }
 
     #[test]

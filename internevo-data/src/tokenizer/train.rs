@@ -7,13 +7,18 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, HashSet, hash_map::Entry},
-    hash::{BuildHasherDefault, Hasher},
 };
 
 use internevo_core::config::TokenizerConfig;
 use rayon::prelude::*;
+use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
-use super::{SPECIAL_TOKENS, Tokenizer, TokenizerError, TrainProgress, assemble, bytes::ByteAlphabet, split::Splitter};
+use super::{
+    SPECIAL_TOKENS, Tokenizer, TokenizerError, TrainProgress, assemble,
+    bytes::ByteAlphabet,
+    merges::{Pair, PairMap},
+    split::Splitter,
+};
 
 /// Documents are counted in batches of about this many bytes, so that a stream never sits in memory as a whole.
 const BATCH_BYTES: usize = 8 << 20;
@@ -59,8 +64,7 @@ fn count_words(
     max_bytes: u64,
     progress: &dyn Fn(TrainProgress),
 ) -> Vec<(Box<str>, u64)> {
-    let splitter = Splitter::new();
-    let mut counts: HashMap<Box<str>, u64> = HashMap::new();
+    let mut counts: WordCounts<Box<str>> = WordCounts::default();
     let mut bytes = 0u64;
     let limit = if max_bytes == 0 { u64::MAX } else { max_bytes };
     loop {
@@ -76,8 +80,8 @@ fn count_words(
         }
         bytes += batch_bytes as u64;
         // Sums of integers do not depend on how rayon cuts the batch.
-        let parts: Vec<HashMap<&str, u64>> =
-            batch.par_iter().fold(HashMap::new, |counts, text| add_words(&splitter, text, counts)).collect();
+        let parts: Vec<WordCounts<&str>> =
+            batch.par_iter().fold(WordCounts::default, |counts, text| add_words(text, counts)).collect();
         for (word, count) in parts.into_iter().flatten() {
             match counts.get_mut(word) {
                 Some(sum) => *sum += count,
@@ -91,15 +95,15 @@ fn count_words(
     words
 }
 
-fn add_words<'a>(splitter: &'a Splitter, text: &'a str, mut counts: HashMap<&'a str, u64>) -> HashMap<&'a str, u64> {
-    for word in splitter.words(text) {
+/// Words and how often they occur.
+type WordCounts<W> = HashMap<W, u64, Xxh3DefaultBuilder>;
+
+fn add_words<'a>(text: &'a str, mut counts: WordCounts<&'a str>) -> WordCounts<&'a str> {
+    for word in Splitter::OURS.words(text) {
         *counts.entry(word).or_default() += 1;
     }
     counts
 }
-
-/// Two neighbouring tokens.
-pub(crate) type Pair = (u32, u32);
 
 /// A distinct word as the tokens it is made of so far.
 struct Word {
@@ -123,7 +127,7 @@ struct Trainer {
     merges: Vec<Pair>,
     merged: HashSet<Pair>,
     words: Vec<Word>,
-    pairs: HashMap<Pair, PairState, BuildHasherDefault<PairHasher>>,
+    pairs: PairMap<PairState>,
     /// Candidates by count, then by smaller pair. A count here may be outdated, but never below the true one.
     queue: BinaryHeap<(i64, Reverse<Pair>)>,
 }
@@ -142,7 +146,7 @@ impl Trainer {
                 count: count as i64,
             })
             .collect();
-        let mut pairs: HashMap<Pair, PairState, BuildHasherDefault<PairHasher>> = HashMap::default();
+        let mut pairs: PairMap<PairState> = HashMap::default();
         for (index, word) in (0u32..).zip(&words) {
             for pair in word.tokens.windows(2) {
                 let state = pairs.entry((pair[0], pair[1])).or_default();
@@ -184,7 +188,7 @@ impl Trainer {
         let mut indices = std::mem::take(&mut self.pairs.get_mut(&pair).expect("a candidate is a known pair").words);
         indices.sort_unstable();
         indices.dedup();
-        let mut changes: HashMap<Pair, i64, BuildHasherDefault<PairHasher>> = HashMap::default();
+        let mut changes: PairMap<i64> = HashMap::default();
         for index in indices {
             let word = &mut self.words[index as usize];
             let merged = replace_pair(&word.tokens, pair, new);
@@ -241,25 +245,6 @@ fn replace_pair(tokens: &[u32], pair: Pair, new: u32) -> Vec<u32> {
     merged
 }
 
-/// Multiplicative hash of the two ids: pairs are looked up far more often than anything else here.
-#[derive(Default)]
-struct PairHasher(u64);
-
-impl Hasher for PairHasher {
-    fn finish(&self) -> u64 {
-        self.0 ^ (self.0 >> 32)
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u32(u32::from(*byte));
-        }
-    }
-    fn write_u32(&mut self, value: u32) {
-        // 2^64 divided by the golden ratio (Knuth, TAOCP 6.4).
-        self.0 = (self.0.rotate_left(26) ^ u64::from(value)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -291,9 +276,10 @@ mod tests {
             .min_frequency(1)
             .initial_alphabet(tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect())
             .build();
-        let splitter = Splitter::new();
         reference
-            .feed([TEXT].into_iter(), |text| Ok(splitter.words(text).map(|w| alphabet.spell(w.as_bytes())).collect()))
+            .feed([TEXT].into_iter(), |text| {
+                Ok(Splitter::OURS.words(text).map(|w| alphabet.spell(w.as_bytes())).collect())
+            })
             .unwrap();
         let mut model = BPE::default();
         reference.train(&mut model).unwrap();

@@ -3,12 +3,15 @@
 
 use std::{fs, io::Write, path::Path};
 
-use internevo_core::rng::CounterRng;
+use internevo_core::{config::DedupConfig, rng::CounterRng};
 use internevo_data::{
     Document,
+    dedup::{self, Index, Settings},
     fasttext::FastText,
     format::{RawRecord, encoding, extract, open_records},
     ngram_lm::{LmTokens, NgramModel},
+    stage::find_inputs,
+    store::{InternEvoReader, InternEvoWriter, MegatronReader, MegatronWriter, StoreError, TokenType},
 };
 
 /// The formats, by the ends of their names.
@@ -22,6 +25,11 @@ pub const FORMATS: &[&str] = &[
     "a.html",
     #[cfg(feature = "parquet")]
     "a.parquet",
+    "megatron.idx",
+    "megatron.bin",
+    "internevo.bin.meta",
+    "internevo.bin",
+    "segment-00000-0.bin",
 ];
 
 /// Model files, which have readers of their own: these golden files.
@@ -53,6 +61,9 @@ pub fn ask_model(path: &Path, bytes: &[u8]) -> bool {
     NgramModel::load(path).map(|model| model.score(TEXT, &LmTokens::Spaces)).is_err()
 }
 
+/// Tokens of the documents of a sound store.
+const TOKENS: [&[i32]; 4] = [&[1, 2, 3], &[], &[40_000, 5], &[6; 90]];
+
 /// A small sound file of a format.
 pub fn sound(format: &str) -> Vec<u8> {
     let lines: String =
@@ -72,8 +83,41 @@ pub fn sound(format: &str) -> Vec<u8> {
         }
         #[cfg(feature = "parquet")]
         "a.parquet" => parquet_file(),
-        _ => unreachable!("{format}"),
+        "segment-00000-0.bin" => segment(),
+        _ => {
+            let dir = tempfile::tempdir().expect("temporary folder");
+            write_stores(dir.path());
+            fs::read(dir.path().join(format)).expect("one of the files of a store")
+        }
     }
+}
+
+/// Writes a sound store of either form.
+fn write_stores(folder: &Path) {
+    let mut megatron = MegatronWriter::create(folder.join("megatron"), TokenType::U16).expect("a file");
+    let mut internevo = InternEvoWriter::create(folder.join("internevo"));
+    for tokens in TOKENS {
+        megatron.push(tokens).expect("small tokens");
+        internevo.push(tokens).expect("a file");
+    }
+    megatron.finish().expect("files");
+    internevo.finish().expect("files");
+    for (shard, name) in [("internevo-00000.bin", "internevo.bin"), ("internevo-00000.bin.meta", "internevo.bin.meta")]
+    {
+        fs::rename(folder.join(shard), folder.join(name)).expect("a file");
+    }
+}
+
+/// A segment of a dedup index, by a run of the stage.
+fn segment() -> Vec<u8> {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    fs::write(dir.path().join("a.jsonl"), sound("a.jsonl")).expect("write");
+    let inputs = find_inputs(&dir.path().join("a.jsonl"), dir.path()).expect("inputs");
+    let index = dir.path().join("index");
+    let config = DedupConfig { index: index.display().to_string(), ..DedupConfig::default() };
+    dedup::run(&inputs, &dir.path().join("out"), &config, &()).expect("the stage runs");
+    let file = fs::read_dir(index).expect("an index").next().expect("a segment").expect("an entry");
+    fs::read(file.path()).expect("a segment")
 }
 
 /// One response of a web archive.
@@ -201,6 +245,13 @@ pub fn read_all(path: &Path, bytes: &[u8]) -> (usize, usize) {
         }
         return (1, 0);
     }
+    let name = path.file_name().expect("a name").to_string_lossy();
+    if name.starts_with("segment") {
+        return read_segment(path, bytes);
+    }
+    if name.starts_with("megatron") || name.starts_with("internevo") {
+        return read_store(path, bytes);
+    }
     fs::write(path, bytes).expect("write");
     let mut reader = open_records(path).expect("it can be opened");
     let (mut buffer, mut records, mut faults) = (Vec::new(), 0, 0);
@@ -225,4 +276,57 @@ pub fn read_all(path: &Path, bytes: &[u8]) -> (usize, usize) {
     }
     assert_eq!(reader.next_record(&mut buffer).expect("the system reads it"), RawRecord::End, "an end is final");
     (records, faults)
+}
+
+/// Opens the store that the file is a part of, whose other part is sound, and reads all documents.
+fn read_store(path: &Path, bytes: &[u8]) -> (usize, usize) {
+    let name = path.file_name().expect("a name");
+    let folder = path.with_file_name(format!("store-of-{}", name.to_string_lossy()));
+    if !folder.exists() {
+        write_stores(&folder);
+    }
+    fs::write(folder.join(name), bytes).expect("write");
+    let is_megatron = name.to_string_lossy().starts_with("megatron");
+    let (mut records, mut faults, mut tokens) = (0, 0, Vec::new());
+    let mut count = |read: Result<(), StoreError>| match read {
+        Ok(()) => records += 1,
+        Err(error) => {
+            assert!(error.to_string().contains(&folder.display().to_string()), "{error}");
+            faults += 1;
+        }
+    };
+    if is_megatron {
+        match MegatronReader::open(folder.join("megatron")) {
+            Err(error) => count(Err(error)),
+            Ok(store) => (0..store.documents()).for_each(|document| {
+                tokens.clear();
+                store.read(document, 0..store.len(document), &mut tokens);
+                count(Ok(()));
+            }),
+        }
+    } else {
+        match InternEvoReader::open(folder.join("internevo.bin")) {
+            Err(error) => count(Err(error)),
+            Ok(store) => (0..store.documents()).for_each(|document| {
+                tokens.clear();
+                count(store.read(document, 0..store.len(document), &mut tokens));
+            }),
+        }
+    }
+    (records, faults)
+}
+
+/// Reads an index of one segment.
+fn read_segment(path: &Path, bytes: &[u8]) -> (usize, usize) {
+    let folder = path.with_extension("index");
+    let settings = Settings::new(&DedupConfig::default()).expect("default settings");
+    fs::create_dir_all(&folder).expect("folder");
+    fs::write(folder.join("segment-00000-0.bin"), bytes).expect("write");
+    let index = Index::open(&folder, &settings, "another run").expect("a folder");
+    let mut records = 0;
+    let read = index.for_each(|_| {
+        records += 1;
+        Ok(())
+    });
+    (records, usize::from(read.is_err()))
 }

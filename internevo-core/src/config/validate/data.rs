@@ -34,11 +34,6 @@ pub(super) fn pipeline(pipeline: &PipelineConfig, rules: &mut Rules) {
         format!("{} must be above 0 and at most 1", dedup.threshold)
     });
     rules.one_of("pipeline.dedup.keep", &dedup.keep, &["newest", "longest", "best_score", "first"]);
-    rules.one_of(
-        "pipeline.dedup.method",
-        &dedup.method,
-        &["minhash", "exact", "bloom", "lines", "paragraphs", "sentences", "substrings"],
-    );
     rules.check(
         dedup.false_positives > 0.0 && dedup.false_positives < 1.0,
         &["pipeline.dedup.false_positives"],

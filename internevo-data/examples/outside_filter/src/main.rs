@@ -1,8 +1,22 @@
-//! A filter outside the workspace, and a binary that offers it: `cargo run` lists all filters of this binary as JSON.
+//! Plugins outside the workspace (a filter here, a reader, a deduplicator and a token sink in files of their own), and a binary that
+//! offers them: `cargo run` lists all plugins of this binary as JSON, `cargo run -- FOLDER` uses them on `FOLDER/book.pages`.
 //!
 //! For the whole command line, depend on `internevo-cli` too and end `main` with `internevo_cli::main()`.
 
-use internevo_data::{Features, Filter, Verdict, plugin::Plugin, register_filter};
+mod deduplicator;
+mod reader;
+mod sink;
+
+use std::path::Path;
+
+use internevo_core::config::PipelineConfig;
+use internevo_data::{
+    Features, Filter, Verdict,
+    plugin::Plugin,
+    register_filter,
+    stage::{StageRequest, run_stage},
+    tokenizer::{self, EncodeRequest},
+};
 
 /// Drops texts that shout.
 struct NoShouting {
@@ -43,9 +57,42 @@ impl Filter for NoShouting {
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("{}", serde_json::to_string_pretty(&internevo_data::filter::list()?)?);
+/// Deduplicates the pages in `folder` and counts the tokens of what is left, all by names.
+fn demonstrate(folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let mut pipeline = PipelineConfig::default();
+    pipeline.dedup.method = "same_title".into();
+    let output = folder.join("unique");
+    let request = StageRequest {
+        stage: "dedup",
+        input: folder.join("book.pages"),
+        output: output.clone(),
+        lang: None,
+        threads: 1,
+        artifacts: folder.to_owned(),
+        pipeline: &pipeline,
+    };
+    run_stage(&request, &())?;
+    let tokenizer = tokenizer::train(["some text".to_owned()].into_iter(), &Default::default(), &|_| ())?;
+    let request = EncodeRequest {
+        inputs: &[output.join("kept/part-00000.jsonl")],
+        tokenizer: &tokenizer,
+        folder,
+        sink: "token_counts",
+        sink_settings: &toml::from_str("separator = ': '")?,
+        split_of: &|_| "train",
+    };
+    tokenizer::encode_corpus(&request, &|_| ())?;
     Ok(())
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    match std::env::args().nth(1) {
+        Some(folder) => demonstrate(Path::new(&folder)),
+        None => {
+            println!("{}", serde_json::to_string_pretty(&internevo_data::plugins()?)?);
+            Ok(())
+        }
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{GopherMode, Quality, StopWords};
 use crate::{
     features::Features,
-    filter::{Filter, FilterContext, FilterPlugin, Verdict},
+    filter::{Filter, FilterContext, FilterPlugin, Measure, Verdict},
     filters::{LanguageTable, language},
 };
 
@@ -165,16 +165,17 @@ impl Filter for GopherQuality {
     }
 
     fn judge(&self, document: &Features<'_>) -> Verdict {
+        Measure::verdict(self.measure(document))
+    }
+
+    fn measure(&self, document: &Features<'_>) -> Vec<Measure> {
         if document.is_code() {
-            return Verdict::Keep;
+            return Vec::new();
         }
         let lang = language(self.lang.as_deref(), document);
         let limits = self.limits(lang);
         let found = self.config.mode.meaning(document, lang).quality(document, &limits.stop_words);
-        match self.violated(&found, limits) {
-            Some((reason, value)) => Verdict::drop(reason, value),
-            None => Verdict::Keep,
-        }
+        self.rules(&found, limits)
     }
 }
 
@@ -194,25 +195,22 @@ impl GopherQuality {
         self.config.max_words.unwrap_or(if redpajama { 10_000 } else { 100_000 })
     }
 
-    /// The first rule that is violated, and its value, in datatrove's order.
-    fn violated(&self, found: &Quality, limits: &Limits) -> Option<(&'static str, f64)> {
+    /// The rules in datatrove's order.
+    fn rules(&self, found: &Quality, limits: &Limits) -> Vec<Measure> {
         let config = &self.config;
         let [min_length, max_length] = limits.word_length;
-        [
-            ("gopher_short_document", found.words as f64, found.words < config.min_words),
-            ("gopher_long_document", found.words as f64, found.words > self.max_words()),
-            ("gopher_short_words", found.word_length, found.word_length < min_length),
-            ("gopher_long_words", found.word_length, found.word_length > max_length),
-            ("gopher_many_hashes", found.hashes, found.hashes > config.max_hash_ratio),
-            ("gopher_many_ellipses", found.ellipses, found.ellipses > config.max_ellipsis_ratio),
-            ("gopher_many_symbols", found.symbols, found.symbols > config.max_symbol_ratio),
-            ("gopher_bullet_lines", found.bullet_lines, found.bullet_lines > config.max_bullet_lines),
-            ("gopher_ellipsis_lines", found.ellipsis_lines, found.ellipsis_lines > config.max_ellipsis_lines),
-            ("gopher_few_letter_words", found.letter_words, found.letter_words < limits.letter_words),
-            ("gopher_few_stop_words", found.stop_words as f64, found.stop_words < limits.min_stop_words),
+        vec![
+            Measure::at_least("gopher_short_document", found.words as f64, config.min_words as f64),
+            Measure::at_most("gopher_long_document", found.words as f64, self.max_words() as f64),
+            Measure::at_least("gopher_short_words", found.word_length, min_length),
+            Measure::at_most("gopher_long_words", found.word_length, max_length),
+            Measure::at_most("gopher_many_hashes", found.hashes, config.max_hash_ratio),
+            Measure::at_most("gopher_many_ellipses", found.ellipses, config.max_ellipsis_ratio),
+            Measure::at_most("gopher_many_symbols", found.symbols, config.max_symbol_ratio),
+            Measure::at_most("gopher_bullet_lines", found.bullet_lines, config.max_bullet_lines),
+            Measure::at_most("gopher_ellipsis_lines", found.ellipsis_lines, config.max_ellipsis_lines),
+            Measure::at_least("gopher_few_letter_words", found.letter_words, limits.letter_words),
+            Measure::at_least("gopher_few_stop_words", found.stop_words as f64, limits.min_stop_words as f64),
         ]
-        .into_iter()
-        .find(|(.., violated)| *violated)
-        .map(|(reason, value, _)| (reason, value))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Not here: what counts as a repetition: that is the mode's (`datatrove.rs` and its neighbours).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, iter};
 
 use internevo_core::plugin::Plugin;
 use schemars::JsonSchema;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{GopherMode, Meaning};
 use crate::{
     features::Features,
-    filter::{Filter, Verdict},
+    filter::{Filter, Measure, Verdict},
     filters::{LanguageTable, language},
 };
 
@@ -106,21 +106,32 @@ impl Filter for GopherRepetition {
     }
 
     fn judge(&self, document: &Features<'_>) -> Verdict {
-        if document.is_code() {
-            return Verdict::Keep;
-        }
-        if document.text().is_empty() && self.config.mode == GopherMode::Datatrove {
-            return Verdict::drop("gopher_empty", 0.0);
-        }
-        let lang = language(self.lang.as_deref(), document);
-        let (limits, meaning) = (self.limits(lang), self.config.mode.meaning(document, lang));
-        block_rules(&*meaning, document, &limits)
-            .or_else(|| ngram_rules(&*meaning, document, &limits))
-            .map_or(Verdict::Keep, |(reason, value)| Verdict::drop(reason, value))
+        self.with_rules(document, |rules| Measure::verdict(rules)).unwrap_or(Verdict::Keep)
+    }
+
+    fn measure(&self, document: &Features<'_>) -> Vec<Measure> {
+        self.with_rules(document, |rules| rules.collect()).unwrap_or_default()
     }
 }
 
 impl GopherRepetition {
+    /// Hands over the rules, each of which is measured when it is asked for; `None` for source code.
+    fn with_rules<T>(
+        &self,
+        document: &Features<'_>,
+        take: impl FnOnce(&mut dyn Iterator<Item = Measure>) -> T,
+    ) -> Option<T> {
+        if document.is_code() {
+            return None;
+        }
+        if document.text().is_empty() && self.config.mode == GopherMode::Datatrove {
+            return Some(take(&mut iter::once(Measure::at_least("gopher_empty", 0.0, 1.0))));
+        }
+        let lang = language(self.lang.as_deref(), document);
+        let (limits, meaning) = (self.limits(lang), self.config.mode.meaning(document, lang));
+        Some(take(&mut block_rules(&*meaning, document, &limits).chain(ngram_rules(&*meaning, document, &limits))))
+    }
+
     fn limits(&self, lang: Option<&str>) -> Limits {
         let config = &self.config;
         let english = Limits {
@@ -150,29 +161,37 @@ impl GopherRepetition {
     }
 }
 
-/// A rule that dropped, and what it measured.
-type Hit = Option<(&'static str, f64)>;
-
-fn over(reason: &'static str, value: f64, limit: f64) -> Hit {
-    (value > limit).then_some((reason, value))
+fn block_rules<'d>(
+    meaning: &'d dyn Meaning,
+    document: &'d Features<'_>,
+    limits: &'d Limits,
+) -> impl Iterator<Item = Measure> {
+    let paragraphs = iter::once_with(|| {
+        let found = meaning.paragraphs(document);
+        [
+            Measure::at_most("duplicate_paragraphs", found.blocks, limits.paragraphs),
+            Measure::at_most("duplicate_paragraph_chars", found.chars, limits.paragraph_chars),
+        ]
+    });
+    let lines = iter::once_with(|| {
+        let found = meaning.lines(document);
+        [
+            Measure::at_most("duplicate_lines", found.blocks, limits.lines),
+            Measure::at_most("duplicate_line_chars", found.chars, limits.line_chars),
+        ]
+    });
+    paragraphs.flatten().chain(lines.flatten())
 }
 
-fn block_rules(meaning: &dyn Meaning, document: &Features<'_>, limits: &Limits) -> Hit {
-    let found = meaning.paragraphs(document);
-    over("duplicate_paragraphs", found.blocks, limits.paragraphs)
-        .or_else(|| over("duplicate_paragraph_chars", found.chars, limits.paragraph_chars))
-        .or_else(|| {
-            let found = meaning.lines(document);
-            over("duplicate_lines", found.blocks, limits.lines)
-                .or_else(|| over("duplicate_line_chars", found.chars, limits.line_chars))
-        })
-}
-
-fn ngram_rules(meaning: &dyn Meaning, document: &Features<'_>, limits: &Limits) -> Hit {
+fn ngram_rules<'d>(
+    meaning: &'d dyn Meaning,
+    document: &'d Features<'_>,
+    limits: &'d Limits,
+) -> impl Iterator<Item = Measure> {
     let top = (2..).zip(limits.top).zip(TOP_REASONS);
     let duplicate = (5..).zip(limits.duplicate).zip(DUPLICATE_REASONS);
-    let mut top = top.map(|((n, limit), reason)| over(reason, meaning.top_ngram(document, n), limit));
-    let mut duplicate =
-        duplicate.map(|((n, limit), reason)| over(reason, meaning.duplicate_ngrams(document, n), limit));
-    top.find_map(|hit| hit).or_else(|| duplicate.find_map(|hit| hit))
+    let top = top.map(|((n, limit), reason)| Measure::at_most(reason, meaning.top_ngram(document, n), limit));
+    top.chain(
+        duplicate.map(|((n, limit), reason)| Measure::at_most(reason, meaning.duplicate_ngrams(document, n), limit)),
+    )
 }
