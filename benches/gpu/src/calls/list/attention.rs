@@ -74,16 +74,8 @@ pub fn add(calls: &mut Calls) {
 
 fn by(calls: &mut Calls, route: Route, name: &str, elem: ElemType, head_dim: usize) {
     let shape = format!("2×{}/{KV_HEADS}×{SEQUENCE}×{head_dim} causal", KV_HEADS * Q_PER_KV);
-    // Debts: one or two registers too many where units hold the most: of queries at 128, of keys at 64 (two cubes on a
-    // multiprocessor, 128 registers each) and portable at 128.
-    let debt = |kernel: &str| match (route, kernel, head_dim) {
-        (Route::Mma, "forward_kernel", 128) | (Route::Portable, "backward_kernel", 128) => 8,
-        (Route::Mma, "backward_kernel", 64) => 16,
-        _ => 0,
-    };
     let rules = |kernel| {
         let rules = Rules::compute().wide(kernel, elem, head_dim);
-        let rules = if debt(kernel) > 0 { rules.debt(kernel, debt(kernel)) } else { rules };
         if route == Route::Mma { rules.tensor(kernel, Tensor::Hmma) } else { rules }
     };
     let flops = 2.0 * (2 * KV_HEADS * Q_PER_KV * head_dim) as f64 * (SEQUENCE as f64).powi(2);
