@@ -338,7 +338,7 @@ fn strategies_are_read_in_order_and_survive_the_dump() {
         (Some([].as_slice()), None)
     );
     assert_eq!(pipeline.all_filters("quality").collect::<Vec<_>>(), ["quality_classifier", "perplexity"]);
-    let dumped = files.write("dumped.toml", &resolved.to_toml());
+    let dumped = files.write("dumped.toml", resolved.to_toml());
     assert_eq!(load(&LoadRequest { files: vec![dumped], ..sets(&[]) }).expect("valid").config, resolved.config);
 }
 

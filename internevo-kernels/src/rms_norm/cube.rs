@@ -4,6 +4,8 @@
 //! Each unit keeps its part of a row in registers, as the 16-byte loads that it came in, so memory is read once. A row too wide
 //! for the registers of a cube is read a second time.
 
+#![allow(clippy::collapsible_if, reason = "one is decided when the kernel is compiled, the other when it runs")]
+
 use crate::cube::reduce::{column_sums, cube_sum, scratch_len, vector_sum};
 use crate::cube::{Buffer, Client, ElemType, F32, Machine, address_type};
 use cubecl::prelude::*;

@@ -9,6 +9,9 @@ use anyhow::ensure;
 use gpu_benches::random::Random;
 use internevo_kernels::cube::{BF16, Buffer, Client, ElemType, F16, F32};
 
+/// Runs a check on a device with a seed; gives the largest relative error.
+type Run = Box<dyn Fn(&Client, u64) -> anyhow::Result<f64>>;
+
 /// One comparison.
 pub struct Check {
     /// The function, as in the list of calls.
@@ -20,7 +23,7 @@ pub struct Check {
     /// Whether it is a route through tensor cores, for devices that have them.
     pub tensor_cores: bool,
     /// Runs it on inputs from this seed: `‖out − ref‖ / ‖ref‖`, the largest of its outputs'.
-    pub run: Box<dyn Fn(&Client, u64) -> anyhow::Result<f64>>,
+    pub run: Run,
 }
 
 /// Largest error allowed where tensors are `elem`.

@@ -1,5 +1,7 @@
 //! The forward: a cube owns queries of one head and walks over the keys they see; the online softmax stays in registers.
 
+#![allow(clippy::manual_is_multiple_of, reason = "not a function of cubecl")]
+
 use super::tile::{add_weighted, begin_load, hide, products, store, zero};
 use super::warp::{Sums, Warp};
 use super::{Instructions, Place, Shape, Tiling};
@@ -61,8 +63,8 @@ pub(in crate::attention::cube) fn forward(
 /// widest step without spills on sm_90a: 212, 255, 241 and 244 registers for heads of 64, 96, 128 and 256.
 fn tiling_for(head_dim: usize) -> Tiling {
     match head_dim {
-        ..=96 => Tiling { warps: 4, fragments: 2, others: 64, parts: 1 },
-        ..=128 => Tiling { warps: 4, fragments: 2, others: 32, parts: 1 },
+        0..=96 => Tiling { warps: 4, fragments: 2, others: 64, parts: 1 },
+        97..=128 => Tiling { warps: 4, fragments: 2, others: 32, parts: 1 },
         _ => Tiling { warps: 8, fragments: 1, others: 32, parts: 1 },
     }
 }

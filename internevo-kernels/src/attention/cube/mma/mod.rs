@@ -41,9 +41,8 @@ pub(super) fn instructions(client: &Client, elem: ElemType) -> Option<Instructio
         BF16 => Half::Bf16,
         _ => return None,
     };
-    let has = |config: &MmaConfig| {
-        (config.a_type, config.b_type, config.m, config.n, config.k) == (elem.into(), elem.into(), 16, 8, 16)
-    };
+    let has =
+        |config: &MmaConfig| (config.a_type, config.b_type, config.m, config.n, config.k) == (elem, elem, 16, 8, 16);
     let native = client.name().starts_with("cuda") && client.properties().features.matmul.mma.iter().any(has);
     native.then_some(Instructions::Ptx(half))
 }

@@ -1,5 +1,7 @@
 //! The forward: a cube owns a tile of queries of one head and walks over the keys they see, with an online softmax.
 
+#![allow(clippy::manual_is_multiple_of, reason = "not a function of cubecl")]
+
 use super::tile::{add_weighted, load, own_column, own_row, products, store};
 use super::{Blocking, Place, Shape};
 use crate::attention::cube::places::{DeviceHeads, Head, Rows, vector};
