@@ -3,11 +3,11 @@
 
 use burn::tensor::{Device, Tensor, bf16};
 use internevo_kernels::{
-    AttentionMask, KernelSet, QkvLayout, RotaryTable,
+    AttentionMask, KernelSet, QkvLayout, RotaryTable, adamw,
     attention::Segments,
     attention_masked,
     autograd::{Function, HostTensor},
-    cross_entropy, embedding, linear, linear_cross_entropy,
+    cross_entropy, embedding, grad_norm, grouped_linear, linear, linear_cross_entropy,
     matmul::{Matrix, bf16::product_bf16, product},
     rms_norm, rotary,
     simd::bf16::{round, widen},
@@ -19,6 +19,9 @@ use crate::{boundaries, normals, tensor};
 
 /// Bytes of an f32.
 const FLOAT: u64 = 4;
+
+/// Experts among which the rows of `grouped_linear` are divided, as evenly as they can be.
+const EXPERTS: usize = 8;
 
 /// Sizes of one micro-batch.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +94,8 @@ pub fn operations(sizes: Sizes) -> Vec<Operation> {
     list.element_wise(sizes);
     list.losses(sizes);
     list.bf16(sizes);
+    list.experts(sizes);
+    list.optimizer(sizes.buffer);
     list.0
 }
 
@@ -196,6 +201,35 @@ impl List {
     fn loss(&mut self, name: &str, work: Work, loss: impl Fn(KernelSet) -> Tensor<1> + 'static) {
         let run = Box::new(move |set| drop(loss(set).backward()));
         self.0.push(Operation { name: name.to_owned(), work, composed: true, run });
+    }
+
+    fn experts(&mut self, s: Sizes) {
+        let (x, weight) = (leaf("x", [s.tokens, s.hidden]), leaf("experts", [EXPERTS, s.ffn, s.hidden]));
+        let offsets: Vec<u32> = (0..=EXPERTS).map(|expert| (s.tokens * expert / EXPERTS) as u32).collect();
+        let flops = 2 * (s.tokens * s.hidden * s.ffn) as u64;
+        self.both("grouped_linear", [Work::Flops(flops), Work::Flops(3 * flops)], move |set| {
+            grouped_linear(set, x.clone(), weight.clone(), &offsets)
+        });
+    }
+
+    fn optimizer(&mut self, elements: usize) {
+        let grad = normals("grad", elements);
+        let (mut master, mut exp_avg, mut exp_avg_sq) =
+            (normals("master", elements), grad.clone(), vec![1.0; elements]);
+        let segments = [adamw::Segment { range: 0..elements, weight_decay: 0.1 }];
+        let gradient = grad.clone();
+        let mut number = 0;
+        // Reads gradient, master and both moments, writes the latter three.
+        self.add("adamw/step", Work::Bytes(7 * FLOAT * elements as u64), move || {
+            number += 1;
+            let (master, exp_avg, exp_avg_sq) = (&mut master[..], &mut exp_avg[..], &mut exp_avg_sq[..]);
+            let state = adamw::cpu::State { master, exp_avg, exp_avg_sq, copy: None };
+            let update = adamw::Update { lr: 1e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, number, grad_scale: 1.0 };
+            adamw::cpu::step(state, &gradient, &segments, update);
+        });
+        self.add("grad_norm/squares", Work::Bytes(FLOAT * elements as u64), move || {
+            std::hint::black_box(grad_norm::cpu::squares(&[&grad]));
+        });
     }
 
     fn bf16(&mut self, s: Sizes) {

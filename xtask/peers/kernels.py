@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from train_step import SHAPES, rotate, sizes
 
 BUDGET, RUNS = 0.3, 5
+EXPERTS = 8
 
 
 def leaf(*shape, dtype=torch.float32):
@@ -57,6 +58,20 @@ def rotary(c):
     return both(lambda: torch.cat((rotate(qkv[..., :-1, :], cos, sin), qkv[..., -1:, :]), dim=-2), qkv)
 
 
+def grouped_linear(x, ffn):
+    """Rows divided among experts: one product per expert, as eager PyTorch has it on a CPU."""
+    weight = leaf(EXPERTS, ffn, x.shape[1])
+    ends = [x.shape[0] * expert // EXPERTS for expert in range(EXPERTS + 1)]
+    lengths = [end - start for start, end in zip(ends, ends[1:])]
+    return both(lambda: torch.cat([F.linear(*part) for part in zip(x.split(lengths), weight)]), x, weight)
+
+
+def adamw(elements):
+    parameter = leaf(elements)
+    parameter.grad = torch.randn(elements)
+    return torch.optim.AdamW([parameter], lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True).step
+
+
 def operations(c):
     tokens, hidden, ffn, vocab = c["batch"] * c["seq"], c["hidden"], c["ffn"], c["vocab"]
     x, w = leaf(tokens, hidden), leaf(ffn, hidden)
@@ -77,6 +92,7 @@ def operations(c):
         "rms_norm": both(lambda: F.rms_norm(x, (hidden,), norm, 1e-5), x, norm),
         "rotary": rotary(c),
         "swiglu": both(lambda: F.silu(gate) * up, gate, up),
+        "grouped_linear": grouped_linear(x, ffn),
     }
     table_of = {f"{name}/{part}": run for name, parts in pairs.items() for part, run in zip(("forward", "both"), parts)}
     source, target = torch.randn(16 << 20), torch.empty(16 << 20)
@@ -91,6 +107,8 @@ def operations(c):
             F.cross_entropy(F.linear(x, table), labels, reduction="sum"), (x, table)
         ),
         "linear_bf16/forward": lambda: F.linear(xb, wb),
+        "adamw/step": adamw(16 << 20),
+        "grad_norm/squares": lambda: torch.linalg.vector_norm(source),
         "cast_to_bf16": lambda: narrow.copy_(source),
         "cast_from_bf16": lambda: target.copy_(narrow),
     }
