@@ -5,7 +5,6 @@ use super::{AttentionMask, QkvLayout, Segments, check_segments};
 use crate::KernelSet;
 use crate::autograd::{Function, HostTensor};
 use burn::tensor::{Bool, DType, Device, FloatDType, Tensor, TensorData};
-use std::sync::{Arc, Mutex};
 
 /// Causal attention inside the segments of a packed batch: `qkv` is `[T, (H + 2K) · D]` interleaved (rotated already),
 /// the result `[T, H · D]`.
@@ -119,11 +118,14 @@ pub fn flash_attention(
     let lse = HostTensor::from_vec(lse, [segments.queries(), layout.heads()]);
     let tracked = function.tracked().contains(&true);
     let saved = tracked.then(|| (inputs, output.clone(), lse.clone(), segments.clone()));
-    let d_lse = Arc::new(Mutex::new(None));
-    let given = d_lse.clone();
-    let output = function.finish(output.into_tensor(), move |dy: Tensor<3>, needed| {
+    let outputs = (output.into_tensor(), lse.into_tensor());
+    function.finish_pair(outputs, move |dy: Option<Tensor<3>>, d_lse: Option<Tensor<2>>, needed| {
         let ([q, k, v], output, lse, segments) = saved.expect("kept because an input is tracked");
-        let (d_output, d_lse) = (HostTensor::new(dy.into_dispatch()), take(&given));
+        let d_output = match dy {
+            Some(dy) => HostTensor::new(dy.into_dispatch()),
+            None => HostTensor::from_vec(vec![0.0; output.len()], shapes[0]),
+        };
+        let d_lse = d_lse.map(|gradient| HostTensor::new(gradient.into_dispatch()));
         let outcome =
             Outcome { output: &output, log_sum_exp: &lse, d_output: &d_output, d_log_sum_exp: d_lse.as_deref() };
         let gradients = cpu::backward(cpu::separate(&q, &k, &v, layout), outcome, layout, &segments, mask);
@@ -132,33 +134,12 @@ pub fn flash_attention(
             let ((gradient, shape), needed) = gradients.next().expect("one of three");
             needed.then(|| HostTensor::from_vec(gradient, shape).into_dispatch())
         })
-    });
-    let lse = beside(output.clone(), lse.into_tensor(), d_lse);
-    (output, lse)
+    })
 }
 
 /// Whether the fused kernel takes `x` widened to f32: f16 and bf16 in host memory.
 fn narrow_on_host<const D: usize>(set: KernelSet, x: &Tensor<D>) -> bool {
     set == KernelSet::Fused && matches!(x.dtype(), DType::BF16 | DType::F16) && x.device().inner() == Device::flex()
-}
-
-/// A gradient on its way from one step of the tape to a later one.
-type Handover = Arc<Mutex<Option<HostTensor>>>;
-
-fn take(handover: &Handover) -> Option<HostTensor> {
-    handover.lock().expect("nothing fails under this lock").take()
-}
-
-/// Puts a second result of the function that gave `output` on the tape. Its gradient is left in `gradient` before the
-/// function's own backward runs, because the tape goes by depth; what flows to `output` is zero.
-fn beside(output: Tensor<3>, second: Tensor<2>, gradient: Handover) -> Tensor<2> {
-    let shape = output.dims();
-    let (function, _) = Function::enter([output.into()]);
-    function.finish(second, move |given: Tensor<2>, [needed]| {
-        let given = HostTensor::new(given.into_dispatch());
-        *gradient.lock().expect("nothing fails under this lock") = Some(given);
-        [needed.then(|| HostTensor::from_vec(vec![0.0; shape.iter().product()], shape).into_dispatch())]
-    })
 }
 
 /// Attention of new queries over a cache, for inference: `q` is `[T_q, H · D]`, `k` and `v` are `[T_k, K · D]`, the result

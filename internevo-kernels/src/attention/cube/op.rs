@@ -5,7 +5,6 @@ use crate::attention::{AttentionMask, QkvLayout, Segments};
 use crate::autograd::Function;
 use crate::cube::{Buffer, GpuTensor};
 use burn::tensor::Tensor;
-use std::sync::{Arc, Mutex};
 
 /// Attention of an interleaved `qkv`, `[T, (H + 2K) · D]`: `[T, H · D]`.
 pub(in crate::attention) fn interleaved(
@@ -55,15 +54,15 @@ pub(in crate::attention) fn separate(
     let statistics = like.with(lse.clone(), [segments.queries(), layout.heads()]).into_tensor();
     let output = like.with(output, shapes[0]);
     let saved = function.tracked().contains(&true).then(|| (inputs, output.clone(), lse));
-    let d_lse = Handover::default();
-    let given = d_lse.clone();
-    let output = function.finish(output.into_tensor(), move |dy: Tensor<3>, needed| {
+    let outputs = (output.into_tensor(), statistics);
+    function.finish_pair(outputs, move |dy: Option<Tensor<3>>, d_lse: Option<Tensor<2>>, needed| {
         let (inputs, output, lse) = saved.expect("kept because an input is tracked");
+        let dy = dy.unwrap_or_else(|| output.clone().into_tensor().zeros_like());
         let client = inputs[0].client();
         let buffers = inputs.each_ref().map(GpuTensor::buffer);
         let gradients = buffers.each_ref().map(|like| Buffer::empty(client, like.len, like.elem));
         let (output, d_output) = (output.buffer(), GpuTensor::new(dy.into_dispatch()).buffer());
-        let d_lse = given.lock().expect("nothing fails under this lock").take().map(|tensor| tensor.buffer());
+        let d_lse = d_lse.map(|gradient| GpuTensor::new(gradient.into_dispatch()).buffer());
         let outcome = Outcome { output: &output, lse: &lse, d_output: &d_output, d_lse: d_lse.as_ref() };
         let attention = Attention::new(layout, &segments, mask);
         backward(client, &views(layout, &buffers), &outcome, &attention, &views(layout, &gradients));
@@ -72,26 +71,10 @@ pub(in crate::attention) fn separate(
             let ((gradient, shape), needed) = gradients.next().expect("one of three");
             needed.then(|| inputs[i].with(gradient, shape).into_dispatch())
         })
-    });
-    let lse = beside(output.clone(), statistics, d_lse);
-    (output, lse)
+    })
 }
 
 fn views(layout: QkvLayout, buffers: &[Buffer; 3]) -> DeviceHeads<'_> {
     let places = layout.separate();
     std::array::from_fn(|i| places[i].on(&buffers[i]))
-}
-
-/// A gradient on its way from one step of the tape to a later one.
-type Handover = Arc<Mutex<Option<GpuTensor>>>;
-
-/// Puts a second result of the function that gave `output` on the tape. Its gradient is left in `gradient` before the
-/// function's own backward runs, because the tape goes by depth; what flows to `output` is zero.
-fn beside(output: Tensor<3>, second: Tensor<2>, gradient: Handover) -> Tensor<2> {
-    let (function, [output]) = Function::enter([output.into()]);
-    let output = Tensor::<3>::from_dispatch(output);
-    function.finish(second, move |given: Tensor<2>, [needed]| {
-        *gradient.lock().expect("nothing fails under this lock") = Some(GpuTensor::new(given.into_dispatch()));
-        [needed.then(|| output.zeros_like().into_dispatch())]
-    })
 }
