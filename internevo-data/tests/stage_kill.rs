@@ -11,12 +11,17 @@ use std::{
 };
 
 use internevo_core::{config::PipelineConfig, rng::CounterRng};
-use internevo_data::stage::{REPORT, StageRequest, run_stage};
+use internevo_data::{
+    ngram_lm::{LmSettings, train},
+    stage::{REPORT, StageRequest, run_stage},
+};
 
 const KILLS: u64 = 20;
 const FOLDER: &str = "INTERNEVO_TEST_FOLDER";
 const STAGE: &str = "INTERNEVO_TEST_STAGE";
 const OUTPUT: &str = "INTERNEVO_TEST_OUTPUT";
+/// Of the language, for the stage `quality`.
+const MODEL: &str = "any.binary";
 
 /// The other purpose; does nothing when no test asks for it.
 #[test]
@@ -26,7 +31,12 @@ fn one_run_of_a_stage_as_the_environment_says() {
         return;
     };
     let folder = PathBuf::from(folder);
-    let mut pipeline = PipelineConfig { clean: vec!["gopher_quality".into()], ..PipelineConfig::default() };
+    let mut pipeline: PipelineConfig = toml::from_str(&format!(
+        "clean = ['gopher_quality']\nsafe = ['personal_data', 'blocked_words']\nquality = ['perplexity']\n\
+         [filter.perplexity.'*']\nmodel = '{}'\nhigh = 900.0\n",
+        folder.join(MODEL).display()
+    ))
+    .expect("a pipeline");
     let (stage, method) = stage.split_once(':').unwrap_or((&stage, "minhash"));
     pipeline.dedup.method = method.into();
     let request = StageRequest {
@@ -52,7 +62,7 @@ fn start(folder: &Path, stage: &str, output: &str) -> Child {
         .expect("it starts")
 }
 
-/// Documents with near and exact copies, packed and plain.
+/// Documents with near and exact copies and addresses to mask, packed and plain, and a language model of half of them.
 fn corpus(folder: &Path) {
     fs::create_dir_all(folder.join("in")).expect("folder");
     for file in 0..4u64 {
@@ -60,7 +70,7 @@ fn corpus(folder: &Path) {
         for i in 0..500u64 {
             let rng = CounterRng::new(if i % 5 == 4 { i - 1 } else { 1000 * file + i }, "kill");
             let words: Vec<String> = (0..120).map(|k| format!("the word{}", rng.below(k, 3000))).collect();
-            text.push_str(&format!("{{\"id\":\"{file}-{i}\",\"text\":\"{} {i}\"}}\n", words.join(" ")));
+            text.push_str(&format!("{{\"id\":\"{file}-{i}\",\"text\":\"{} me{i}@host.org {i}\"}}\n", words.join(" ")));
         }
         let path = folder.join("in").join(format!("{file}.jsonl"));
         match file % 2 {
@@ -69,6 +79,9 @@ fn corpus(folder: &Path) {
         }
         .expect("file");
     }
+    let settings = LmSettings { order: 2, discount_fallback: true, ..LmSettings::default() };
+    let half = ["0.jsonl", "2.jsonl"].map(|name| folder.join("in").join(name));
+    train(&half, &folder.join(MODEL), &settings, &()).expect("a language model");
 }
 
 fn files(output: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -86,7 +99,7 @@ fn files(output: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 fn a_stage_killed_at_twenty_random_moments_ends_with_the_same_bytes() {
     let dir = tempfile::tempdir().expect("temporary folder");
     corpus(dir.path());
-    for stage in ["clean", "dedup:minhash", "dedup:lines"] {
+    for stage in ["format", "clean", "dedup:minhash", "dedup:lines", "safe", "quality"] {
         let name = stage.replace(':', "-");
         let (whole, killed) = (format!("{name}-whole"), format!("{name}-killed"));
         let started = Instant::now();
@@ -107,7 +120,10 @@ fn a_stage_killed_at_twenty_random_moments_ends_with_the_same_bytes() {
         }
         assert!(interrupted >= KILLS / 4, "{stage}: {interrupted} runs were interrupted");
         assert!(start(dir.path(), stage, &killed).wait().expect("it ends").success());
-        assert_eq!(files(&dir.path().join(&killed)), files(&dir.path().join(&whole)), "{stage}");
+        let (again, once) = (files(&dir.path().join(&killed)), files(&dir.path().join(&whole)));
+        assert!(again == once, "{stage}: the bytes differ");
+        let rejected = once.iter().any(|(path, bytes)| path.starts_with("rejected") && !bytes.is_empty());
+        assert!(rejected || ["format", "safe"].contains(&stage), "{stage}: it decides something");
         assert!(!dir.path().join(&killed).join(".scratch").exists(), "{stage}: temporary files are gone");
     }
 }

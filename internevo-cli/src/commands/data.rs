@@ -1,6 +1,9 @@
 //! `internevo data run|format|clean|dedup|safe|quality|code`, and the list of all `internevo data …`.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Subcommand};
 use internevo_core::config::PipelineConfig;
@@ -67,9 +70,24 @@ pub enum DataCommand {
 /// Runs the pipeline.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  internevo data run --config corpus.toml\n  internevo data run --config corpus.toml --shard $SLURM_ARRAY_TASK_ID --of 16\n\nWith --shard each call processes its part of the raw files into its own folder; near duplicates are then found inside\neach part, so finish with `internevo data dedup` over all of them."
+    after_help = "Examples:\n  internevo data run --input pages --output corpus --memory 2GiB\n  internevo data run --config corpus.toml\n  internevo data run --config corpus.toml --shard $SLURM_ARRAY_TASK_ID --of 16\n\nWith --shard each call processes its part of the raw files into its own folder; near duplicates are then found inside\neach part, so finish with `internevo data dedup` over all of them. With --input the stages read it as it is; without, the\ntext that the configuration names is collected first, up to `corpus.max_bytes`."
 )]
 pub struct RunPipeline {
+    /// Your own documents: JSONL(.gz/.zst), WARC(.gz/.zst), or files and folders of HTML, Markdown, text and sources
+    #[arg(long, requires = "output", conflicts_with = "shard", value_name = "DIR")]
+    pub input: Option<PathBuf>,
+    /// Folder for the stages' folders; with --input
+    #[arg(long, requires = "input", value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Language of all documents, instead of looking at each; with --input
+    #[arg(long, requires = "input", value_name = "CODE")]
+    pub lang: Option<String>,
+    /// CPU threads; 0 = all (`launch.threads`)
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Memory, such as 2GiB; what does not fit is sorted on disk (`pipeline.dedup.memory`)
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<String>,
     /// Which configuration
     #[command(flatten)]
     pub config: ConfigArgs,
@@ -178,29 +196,51 @@ impl DataCommand {
 
 impl RunPipeline {
     fn run(self, cx: &Context) -> anyhow::Result<()> {
-        let config = self.config.load_or_default_preset()?.config;
+        let mut config = self.config.load_or_default_preset()?.config;
+        if let Some(threads) = self.threads {
+            config.launch.threads = threads;
+        }
+        if let Some(memory) = self.memory {
+            config.pipeline.dedup.memory = memory;
+        }
         let shard = match (self.shard, self.of) {
             (Some(index), Some(of)) if index < of => Some(Shard { index, of }),
             (Some(index), Some(of)) => user_bail!("--shard {index} is not below --of {of}; shards count from 0"),
             _ => None,
         };
         let interrupt = Interrupt::install(&cx.console, HINT);
-        let text = corpus::process(cx, &config, &interrupt, &mut Phases::new(&cx.console), shard)?;
-        let document = json!({
-            "folder": text.folder, "output": text.output, "documents": text.manifest.documents,
-            "bytes": text.manifest.bytes, "missing": text.manifest.missing, "stages": text.reports,
-        });
-        cx.emit(&document, || funnel(&text.reports) + &format!("\n{}\n", text.output.display()))
+        let (document, output, reports) = match (self.input, self.output) {
+            (Some(input), Some(folder)) => {
+                demand_input(&input)?;
+                let (output, reports) =
+                    corpus::process_own(cx, &config, self.lang.as_deref(), (input, &folder), &interrupt)?;
+                (json!({ "folder": folder, "output": output, "stages": reports }), output, reports)
+            }
+            _ => {
+                let text = corpus::process(cx, &config, &interrupt, &mut Phases::new(&cx.console), shard)?;
+                let document = json!({
+                    "folder": text.folder, "output": text.output, "documents": text.manifest.documents,
+                    "bytes": text.manifest.bytes, "missing": text.manifest.missing, "stages": text.reports,
+                });
+                (document, text.output, text.reports)
+            }
+        };
+        cx.emit(&document, || funnel(&reports) + &format!("\n{}\n", output.display()))
     }
+}
+
+fn demand_input(input: &Path) -> anyhow::Result<()> {
+    if !input.exists() {
+        user_bail!("--input {} does not exist", input.display());
+    }
+    Ok(())
 }
 
 impl Stage {
     fn run(self, cx: &Context, stage: &str, adjust: impl FnOnce(&mut PipelineConfig)) -> anyhow::Result<()> {
         let mut config = self.config.load()?.config;
         adjust(&mut config.pipeline);
-        if !self.input.exists() {
-            user_bail!("--input {} does not exist", self.input.display());
-        }
+        demand_input(&self.input)?;
         let interrupt = Interrupt::install(&cx.console, HINT);
         let _polling = interrupt.polling();
         let request = StageRequest {

@@ -137,18 +137,50 @@ pub fn process(
         folder = folder.join(format!("shard-{}-of-{}", shard.index, shard.of));
         output = link_shard(&output, &folder, shard)?;
     }
-    let mut reports = Vec::new();
+    let (output, reports) = run_stages(config, None, output, &folder, &progress, phases)?;
+    Ok(Text { folder, output, manifest, reports, _lock: lock })
+}
+
+/// Runs the stages over documents of the caller's own, as single stages would: any kind of file that `format` reads, nothing
+/// copied first. Stages go to folders of their names below `folder`.
+///
+/// # Errors
+/// As [`process`].
+pub fn process_own(
+    cx: &Context,
+    config: &Config,
+    lang: Option<&str>,
+    (input, folder): (PathBuf, &Path),
+    interrupt: &Interrupt,
+) -> anyhow::Result<(PathBuf, Vec<StageReport>)> {
+    let _polling = interrupt.polling();
+    let progress = StageProgress::new(&cx.console, interrupt);
+    let waiting = || cx.console.note(&format!("waiting for another process that works on {}", folder.display()));
+    let _lock = run_dir::lock_waiting(folder, waiting)?;
+    run_stages(config, lang, input, folder, &progress, &mut Phases::new(&cx.console))
+}
+
+/// The stages of the configuration one after the other, from `input` on: the last one's folder, and their reports.
+fn run_stages(
+    config: &Config,
+    lang: Option<&str>,
+    input: PathBuf,
+    folder: &Path,
+    progress: &StageProgress,
+    phases: &mut Phases,
+) -> anyhow::Result<(PathBuf, Vec<StageReport>)> {
+    let (mut output, mut reports) = (input, Vec::new());
     for stage in &config.pipeline.stages {
         let request = StageRequest {
             stage,
             input: output,
             output: folder.join(stage),
-            lang: None,
+            lang,
             threads: config.launch.threads,
             artifacts: folder.join(MODELS),
             pipeline: &config.pipeline,
         };
-        let report = phases.run(stage, || run_one(&request, &progress))?;
+        let report = phases.run(stage, || run_one(&request, progress))?;
         output = request.output;
         if report.documents_kept == 0 {
             user_bail!(
@@ -159,7 +191,7 @@ pub fn process(
         }
         reports.push(report);
     }
-    Ok(Text { folder, output, manifest, reports, _lock: lock })
+    Ok((output, reports))
 }
 
 /// `corpus.folder`, or a folder named by a hash of what decides its content.

@@ -80,6 +80,30 @@ fn broken_lines_are_rejected_with_a_reason_and_the_rest_survives() {
 }
 
 #[test]
+fn the_pipeline_runs_over_documents_of_ones_own_as_the_stages_do_one_by_one() {
+    let workshop = Workshop::new();
+    let stages = ["--set", "pipeline.stages=['format','clean','dedup']", "--set", "pipeline.clean=['gopher_quality']"];
+    let run = ["data", "run", "--input", "text", "--output", "all", "--memory", "1GiB", "--threads", "1", "--json"];
+    let all = json(&workshop, &[&run[..], &stages].concat());
+    assert_eq!(all["stages"].as_array().map(Vec::len), Some(3));
+    assert_eq!(all["output"], "all/dedup");
+    let mut input = "text".to_owned();
+    for (stage, together) in ["format", "clean", "dedup"].iter().zip(all["stages"].as_array().expect("stages")) {
+        let alone = ["data", stage, "--input", &input, "--output", stage, "--threads", "2", "--json"];
+        let alone = json(&workshop, &[&alone[..], &stages].concat());
+        assert_eq!(alone["documents_kept"], together["documents_kept"]);
+        input = (*stage).to_owned();
+        let kept = |folder: &str| fs::read(workshop.path().join(folder).join("kept/part-00000.jsonl")).expect("kept");
+        assert!(kept(stage) == kept(&format!("all/{stage}")), "{stage}: the bytes differ");
+    }
+    assert!(!workshop.path().join("all/raw").exists(), "nothing is copied first");
+    let message = workshop.fails(&["data", "run", "--input", "text"], 2);
+    assert!(message.contains("--output"), "{message}");
+    let message = workshop.fails(&["data", "run", "--input", "nowhere", "--output", "out"], 2);
+    assert!(message.contains("nowhere does not exist"), "{message}");
+}
+
+#[test]
 fn documents_become_stores_of_either_form_and_tokens_become_text_again() {
     let workshop = Workshop::new();
     workshop.ok(&["tokenizer", "train", "--input", "text", "--output", "tok/tokenizer.json", "--vocab-size", "300"]);

@@ -2,9 +2,11 @@
 //! other columns become its fields.
 
 use std::{
+    cell::Cell,
     fs::File,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
+    sync::Once,
 };
 
 use internevo_core::storage::StorageError;
@@ -47,9 +49,26 @@ impl ParquetReader {
     }
 }
 
-/// The library answers to some damage by a panic; that is a fault of the file like any other.
+thread_local! {
+    /// Whether a panic of this thread is caught below, so that nobody need hear of it.
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The library answers to some damage by a panic; that is a fault of the file like any other, and is told like any other.
 fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(read)) {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !GUARDED.get() {
+                others(info);
+            }
+        }));
+    });
+    GUARDED.set(true);
+    let result = panic::catch_unwind(AssertUnwindSafe(read));
+    GUARDED.set(false);
+    match result {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("the file is damaged".into()),
     }
