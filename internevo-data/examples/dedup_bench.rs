@@ -25,6 +25,10 @@ use internevo_core::{config::PipelineConfig, rng::CounterRng};
 use internevo_data::stage::{StageRequest, run_stage};
 use serde_json::{Value, json};
 
+/// The product's allocator: what it costs and keeps is part of what is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const RATES: [f64; 10] = [0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.10, 0.15, 0.20, 0.30];
 const SHARDS: usize = 4;
 

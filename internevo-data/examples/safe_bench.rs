@@ -24,6 +24,10 @@ use internevo_data::{
     testing::build,
 };
 
+/// The product's allocator: what it costs and keeps is part of what is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const DOCUMENT_BYTES: usize = 4000;
 const LOOKUPS: u64 = 2_000_000;
 

@@ -120,12 +120,14 @@ pub enum Bound {
     Min(f64),
     /// Documents above this go.
     Max(f64),
+    /// Documents at this or above it go.
+    Below(f64),
 }
 
 impl Bound {
     /// The threshold itself.
     pub fn threshold(self) -> f64 {
-        let (Self::Min(threshold) | Self::Max(threshold)) = self;
+        let (Self::Min(threshold) | Self::Max(threshold) | Self::Below(threshold)) = self;
         threshold
     }
 }
@@ -152,11 +154,17 @@ impl Measure {
         Self { reason: reason.into(), value, bound: Bound::Max(most) }
     }
 
+    /// `value` must be below `limit`.
+    pub fn below(reason: impl Into<Cow<'static, str>>, value: f64, limit: f64) -> Self {
+        Self { reason: reason.into(), value, bound: Bound::Below(limit) }
+    }
+
     /// Does the rule drop the document?
     pub fn is_violated(&self) -> bool {
         match self.bound {
             Bound::Min(least) => self.value < least,
             Bound::Max(most) => self.value > most,
+            Bound::Below(limit) => self.value >= limit,
         }
     }
 

@@ -2,32 +2,23 @@
 //!
 //! Not here: the formats themselves (`fasttext/`, `ngram_lm/`).
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use internevo_core::storage::StorageError;
-use memmap2::Mmap;
 
-use crate::DataError;
+use crate::{DataError, mapped::MappedFile};
 
 /// A model file in memory: mapped, or read.
 #[derive(Debug)]
 pub(crate) enum ModelBytes {
-    Mapped(Mmap),
+    Mapped(MappedFile),
     Owned(Vec<u8>),
 }
 
 impl ModelBytes {
     /// Maps the file at `path`.
     pub fn map(path: &Path) -> Result<Self, StorageError> {
-        let file = File::open(path).map_err(StorageError::at("read", path))?;
-        // SAFETY: models are written under a temporary name and renamed when whole, by internevo as by KenLM's
-        // documentation; whoever changes a model in place while it is used gets wrong numbers, and a shortened file a
-        // SIGBUS, as with every tool that maps models.
-        let map = unsafe { Mmap::map(&file) }.map_err(StorageError::at("read", path))?;
-        Ok(Self::Mapped(map))
+        MappedFile::open(path).map(Self::Mapped)
     }
 }
 

@@ -10,7 +10,7 @@
 use crate::{
     document::Document,
     features::Features,
-    filter::{Filter, FilterContext, FilterPlugin, Verdict},
+    filter::{Filter, FilterContext, FilterPlugin, Measure, Verdict},
 };
 
 /// Builds filter `P` from its TOML settings; its folder of models does not exist.
@@ -90,7 +90,7 @@ const AWKWARD: [&str; 16] = [
 
 /// Asserts what every filter owes the stage that runs it: any text in any language is judged without a panic, twice the same way and
 /// the same way by another instance; a drop has a reason in snake_case and a value that is a number; an edit changes the text, has
-/// such reasons too, and adds up; the default settings survive being written as TOML.
+/// such reasons too, and adds up; what the filter measures agrees with its verdict; the default settings survive being written as TOML.
 ///
 /// # Panics
 /// If it does not.
@@ -109,8 +109,21 @@ pub fn assert_sound<P: FilterPlugin>(settings: &str) {
             let again = [filter.judge(&features), other.judge(&Features::new(&document))];
             assert!(again.iter().all(|other| *other == verdict), "{verdict:?}, then {again:?}: {text:?} in {lang:?}");
             assert_well_formed(&verdict, text);
+            assert_measured(&filter.measure(&features), &verdict, text);
         }
     }
+}
+
+/// A document that stays violates nothing that was measured; one that goes has the value of its rule, where that is measured.
+#[track_caller]
+fn assert_measured(measures: &[Measure], verdict: &Verdict, text: &str) {
+    let Verdict::Drop { reason, value } = verdict else {
+        let violated = measures.iter().find(|measure| measure.is_violated());
+        return assert!(violated.is_none(), "{verdict:?} in spite of {violated:?}: {text:?}");
+    };
+    let mut own = measures.iter().filter(|measure| measure.reason == *reason).peekable();
+    let is_measured = own.peek().is_none() || own.any(|measure| measure.is_violated() && measure.value == *value);
+    assert!(is_measured, "{verdict:?}, measured {measures:?}: {text:?}");
 }
 
 #[track_caller]

@@ -358,11 +358,7 @@ fn encode(
 fn encode_splits(cx: &Context, config: &Config, text: &Text, tokenizer: &Tokenizer) -> anyhow::Result<EncodeReport> {
     let inputs = texts::files(std::slice::from_ref(&text.output))?;
     let package = |document: &Document| document.field("package").unwrap_or(&document.id).to_owned();
-    let mut packages: BTreeMap<String, u64> = BTreeMap::new();
-    for document in texts::documents(&inputs) {
-        let document = document?;
-        *packages.entry(package(&document)).or_default() += document.text.len() as u64;
-    }
+    let packages = tokenizer::text_bytes_by(&inputs, &package).or_user()?;
     let valid = split::held_out(&packages, config.corpus.valid_fraction);
     let split_of = |document: &Document| if valid.contains(package(document).as_str()) { "valid" } else { "train" };
     let total = text.reports.last().map(|r| r.bytes_kept);

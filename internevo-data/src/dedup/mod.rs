@@ -85,10 +85,13 @@ pub fn run(
     let cx = DeduplicatorContext { stored_bytes, memory: settings.memory };
     match settings.method {
         Method::Parts(part) => return parts::run(inputs, writer, output, &settings, part, progress),
-        Method::Bloom => return stream::run(inputs, writer, output, &mut bloom::Bloom::new(&settings, &cx)?, progress),
+        Method::Bloom => {
+            let mut method = bloom::Bloom::new(&settings, &cx)?;
+            return stream::run(inputs, writer, output, &settings, &mut method, progress);
+        }
         Method::Plugin(plugin) => {
             let mut method = plugin.build(&config.settings, &cx)?;
-            return stream::run(inputs, writer, output, &mut *method, progress);
+            return stream::run(inputs, writer, output, &settings, &mut *method, progress);
         }
         Method::MinHash | Method::Exact => {}
     }

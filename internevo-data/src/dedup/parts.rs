@@ -18,7 +18,7 @@ use super::{
     report::{DuplicateReport, write_duplicates},
     settings::{Part, Settings},
     shingle::shingles,
-    stage::{SCRATCH, STAGE, TASK_ITEMS, for_chunks, keep_document, place, reject_broken, token_rule},
+    stage::{SCRATCH, STAGE, for_chunks, keep_document, place, reject_broken, token_rule},
     tokens::{TokenRule, Tokens, is_unspaced},
 };
 use crate::{
@@ -30,6 +30,8 @@ use crate::{
 
 /// Bits of a part's number at the end of a sort item; the key is above.
 const NUMBER_BITS: u32 = 56;
+/// Items per task of the thread pool.
+const TASK_ITEMS: usize = 16;
 /// Reason of a document of which nothing is left.
 const REASON: &str = "repeated_text";
 
@@ -46,7 +48,7 @@ pub(super) fn run(
     progress: &dyn Progress,
 ) -> Result<StageReport, DataError> {
     let scratch = Scratch::new(output.join(SCRATCH))?;
-    let run = Run { inputs, progress, part, min_tokens: settings.min_tokens };
+    let run = Run { inputs, progress, part, min_tokens: settings.min_tokens, chunk_bytes: settings.chunk_bytes() };
     let mut keys = Sorter::new(&scratch, settings.memory / 2);
     let mut report = DuplicateReport { parts: run.first_pass(&mut keys)?, ..DuplicateReport::default() };
     let marks = marks(&keys.finish()?, Sorter::new(&scratch, settings.memory / 4), &mut report)?;
@@ -89,25 +91,33 @@ enum Read {
     Document { document: Document, named: bool, parts: Parts },
 }
 
+impl Read {
+    /// The keys of its parts.
+    fn into_keys(self) -> Vec<u128> {
+        match self {
+            Self::Broken(_) => Vec::new(),
+            Self::Document { parts, .. } => parts.keys,
+        }
+    }
+}
+
 struct Run<'a> {
     inputs: &'a [InputFile],
     progress: &'a dyn Progress,
     part: Part,
     min_tokens: usize,
+    chunk_bytes: usize,
 }
 
 impl Run<'_> {
     /// Collects the keys of all parts; gives their number.
     fn first_pass(&self, keys: &mut Sorter<'_>) -> Result<u64, DataError> {
         let mut number = 0u128;
-        for_chunks(self.inputs, self.progress, |chunk| {
-            for read in self.read(chunk) {
-                if let Read::Document { parts, .. } = read {
-                    for key in parts.keys {
-                        keys.push(key | number)?;
-                        number += 1;
-                    }
-                }
+        let read = |chunk: &Chunk| Ok(self.read(chunk).into_iter().map(Read::into_keys).collect());
+        for_chunks(self.inputs, self.chunk_bytes, self.progress, read, |chunk, found: Vec<Vec<u128>>| {
+            for key in found.into_iter().flatten() {
+                keys.push(key | number)?;
+                number += 1;
             }
             self.progress.advance(chunk.stored / 2, 0, 0);
             Ok(())
@@ -133,8 +143,8 @@ impl Run<'_> {
         writer: &mut StageWriter,
     ) -> Result<(), DataError> {
         let (mut marks, mut number) = (marks.iter()?.peekable(), 0u128);
-        for_chunks(self.inputs, self.progress, |chunk| {
-            let mut cut: Vec<(&Item, Read, Marked)> = Vec::with_capacity(chunk.items.len());
+        let cut = |chunk: &Chunk| -> Result<Vec<Cut>, DataError> {
+            let mut items: Vec<(&Item, Read, Marked)> = Vec::with_capacity(chunk.items.len());
             for (item, read) in chunk.items.iter().zip(self.read(chunk)) {
                 let mut marked = Marked::default();
                 if let Read::Document { parts, .. } = &read {
@@ -146,26 +156,23 @@ impl Run<'_> {
                     }
                     number = end;
                 }
-                cut.push((item, read, marked));
+                items.push((item, read, marked));
             }
-            let tasks: Vec<Cut> = cut
-                .par_chunks_mut(TASK_ITEMS)
-                .map(|items| {
-                    let mut out = Cut::default();
-                    items.iter_mut().for_each(|(item, read, marked)| self.cut(chunk, item, read, marked, &mut out));
-                    out
-                })
-                .collect();
-            let mut lines = ChunkOutput::default();
+            let cut = |items: &mut [(&Item, Read, Marked)]| {
+                let mut out = Cut::default();
+                items.iter_mut().for_each(|(item, read, marked)| self.cut(chunk, item, read, marked, &mut out));
+                out
+            };
+            Ok(items.par_chunks_mut(TASK_ITEMS).map(cut).collect())
+        };
+        for_chunks(self.inputs, self.chunk_bytes, self.progress, cut, |chunk, tasks| {
+            writer.begin_part(chunk.part)?;
             for task in tasks {
-                lines.append(&task.lines);
+                writer.append(&task.lines)?;
                 report.shortened += task.shortened;
                 report.bytes_removed += task.bytes_removed;
             }
-            writer.begin_part(chunk.part)?;
-            writer.append(&lines)?;
-            let (documents, kept) = lines.documents();
-            self.progress.advance(chunk.stored - chunk.stored / 2, documents, kept);
+            writer.tell(self.progress, chunk.stored - chunk.stored / 2);
             Ok(())
         })
     }

@@ -1,12 +1,15 @@
 //! What a deduplication found: the content of `duplicates.json`.
 
-use std::path::Path;
+use std::{cmp::Reverse, path::Path};
 
 use internevo_core::storage::{self, StorageError};
 use serde::{Deserialize, Serialize};
 
 use super::decide::Outcome;
-use crate::spill::{Scratch, Sorter};
+use crate::{
+    least::Least,
+    spill::{Scratch, Sorter},
+};
 
 /// Name of the file, beside `report.json`.
 pub const DUPLICATES: &str = "duplicates.json";
@@ -68,13 +71,9 @@ impl Clusters {
         for removed in outcome.removed()? {
             by_kept.push(u128::from(removed?.1.of))?;
         }
-        let mut largest: Vec<(u64, u32)> = Vec::new();
+        let mut largest: Least<Reverse<u64>, (u32, Cluster)> = Least::default();
         let mut add = |kept: u32, removed: u64| {
-            let place = largest.partition_point(|(size, _)| *size >= removed);
-            if place < LARGEST_CLUSTERS {
-                largest.truncate(LARGEST_CLUSTERS - 1);
-                largest.insert(place, (removed, kept));
-            }
+            largest.add(LARGEST_CLUSTERS, Reverse(removed), || (kept, Cluster { removed, ..Cluster::default() }));
         };
         let (mut current, mut size) = (0, 0);
         for kept in by_kept.finish()?.iter()? {
@@ -88,16 +87,15 @@ impl Clusters {
         if size > 0 {
             add(current, size);
         }
-        let cluster = |removed| Cluster { removed, ..Cluster::default() };
-        Ok(Self { largest: largest.into_iter().map(|(removed, kept)| (kept, cluster(removed))).collect() })
+        Ok(Self { largest: largest.into_values().collect() })
     }
 
-    /// Is `kept` one of them, and may it have another example?
-    pub fn wants(&self, kept: u32) -> bool {
-        self.largest.iter().any(|(document, cluster)| *document == kept && cluster.examples.len() < CLUSTER_EXAMPLES)
+    /// Their kept documents.
+    pub fn kept(&self) -> impl Iterator<Item = u32> {
+        self.largest.iter().map(|(document, _)| *document)
     }
 
-    /// `removed` goes for `kept`.
+    /// `removed` goes for `kept`; told in input order, because the first ones are shown.
     pub fn add_example(&mut self, kept: u32, kept_id: &str, removed_id: String) {
         if let Some((_, cluster)) = self.largest.iter_mut().find(|(document, _)| *document == kept)
             && cluster.examples.len() < CLUSTER_EXAMPLES

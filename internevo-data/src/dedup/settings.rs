@@ -13,6 +13,9 @@ const LEAST_MEMORY: u64 = 64 << 20;
 const DEFAULT_MEMORY: u64 = 2 << 30;
 /// Of the memory allowed, this much is for reading, parsing and writing, bytes (never more than half).
 const WORKING_MEMORY: u64 = 128 << 20;
+/// Bytes of a chunk of input: enough for every thread to have its part of it, and no more than that.
+const LEAST_CHUNK: usize = 256 << 10;
+const MOST_CHUNK: usize = 4 << 20;
 /// Tokens of a substring worth removing (Lee et al. 2022).
 const SUBSTRING_TOKENS: usize = 50;
 /// Tokens of a line worth removing: shorter ones (`}`, `end if`) repeat by nature.
@@ -131,6 +134,13 @@ impl Settings {
             min_tokens: if config.min_tokens == 0 { default_tokens } else { config.min_tokens },
             false_positives: config.false_positives,
         })
+    }
+}
+
+impl Settings {
+    /// Bytes of input that are worked on at once. Three such chunks are in memory, with what is made of them.
+    pub(super) fn chunk_bytes(&self) -> usize {
+        (self.memory / 64).clamp(LEAST_CHUNK, MOST_CHUNK)
     }
 }
 

@@ -8,7 +8,7 @@
 //! `duplicates.json` beside `report.json` says what was compared and shows the largest clusters. A killed run starts again: its
 //! temporary files, in `.scratch` of the output, are removed first.
 
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
 use internevo_core::storage::StorageError;
 use rayon::prelude::*;
@@ -29,6 +29,7 @@ use crate::{
     spill::{Scratch, Store},
     stage::{
         Chunk, ChunkOutput, ChunkReader, InputFile, Item, Position, Progress, Rejection, StageReport, StageWriter,
+        in_chunks,
     },
 };
 
@@ -36,8 +37,6 @@ use crate::{
 pub(super) const STAGE: &str = "dedup";
 /// Folder of the temporary files, in the output.
 pub(super) const SCRATCH: &str = ".scratch";
-/// Lines are handed to the threads in chunks of about this many bytes.
-const CHUNK_BYTES: usize = 4 << 20;
 
 /// Runs on `inputs`, writes `output/kept`, `output/rejected`, `output/duplicates.json` and `output/report.json`.
 ///
@@ -58,7 +57,8 @@ pub(super) fn run(
     let (outcome, ids) = run.second_pass(&candidates)?;
     let mut clusters = Clusters::new(&outcome, &scratch, settings.memory / 16)?;
     let mut segment = index.map(Index::write).transpose()?;
-    let passing = Passing { catalog: candidates.catalog(), outcome: &outcome, ids: &ids };
+    let shown = clusters.kept().collect();
+    let passing = Passing { catalog: candidates.catalog(), outcome: &outcome, ids: &ids, shown };
     run.third_pass(&passing, &mut clusters, &mut writer, segment.as_mut())?;
     let report = DuplicateReport {
         exact_groups: outcome.exact_groups,
@@ -96,6 +96,8 @@ struct Passing<'a> {
     catalog: &'a Catalog<'a>,
     outcome: &'a Outcome,
     ids: &'a Store<'a, Box<str>>,
+    /// Kept documents whose clusters are shown.
+    shown: Vec<u32>,
 }
 
 /// One item of the third pass: its number, and the kept document that it goes for.
@@ -109,7 +111,7 @@ struct Fate<'a> {
 #[derive(Default)]
 struct Passed {
     lines: ChunkOutput,
-    /// Kept and removed document of the clusters that want examples.
+    /// Kept and removed documents of the clusters that are shown.
     examples: Vec<(u32, Box<str>, String)>,
     /// For the index.
     encoded: Vec<u8>,
@@ -122,13 +124,21 @@ impl<'a> Run<'a> {
             index.for_each(|document| deduplicator.push(Some(&document.hashed)))?;
             deduplicator.end_index();
         }
-        for_chunks(self.inputs, self.progress, |chunk| {
+        let hash = |chunk: &Chunk| {
             let hash = |buffers: &mut HashBuffers, item| self.hash(chunk, item, buffers);
-            let hashed: Vec<Option<Hashed>> = chunk.items.par_iter().map_init(HashBuffers::default, hash).collect();
-            hashed.iter().try_for_each(|hashed| deduplicator.push(hashed.as_ref()))?;
-            self.progress.advance(chunk.stored / 2, 0, 0);
-            Ok(())
-        })?;
+            Ok(chunk.items.par_iter().map_init(HashBuffers::default, hash).collect())
+        };
+        for_chunks(
+            self.inputs,
+            self.settings.chunk_bytes(),
+            self.progress,
+            hash,
+            |chunk, hashed: Vec<Option<Hashed>>| {
+                hashed.iter().try_for_each(|hashed| deduplicator.push(hashed.as_ref()))?;
+                self.progress.advance(chunk.stored / 2, 0, 0);
+                Ok(())
+            },
+        )?;
         Ok(deduplicator.candidates()?)
     }
 
@@ -159,24 +169,31 @@ impl<'a> Run<'a> {
                 Ok(())
             })?;
         }
-        for_chunks(self.inputs, self.progress, |chunk| {
-            let wanted: Vec<(u32, &Item)> =
-                (number..).zip(&chunk.items).filter(|(number, _)| candidates.may_be_kept_copy(*number)).collect();
+        let read = |chunk: &Chunk| {
+            let wanted = (number..).zip(&chunk.items).filter(|(number, _)| candidates.may_be_kept_copy(*number));
+            let wanted: Vec<(u32, &Item)> = wanted.collect();
+            number += chunk.items.len() as u32;
             let read = |buffers: &mut HashBuffers, &(number, item): &(u32, &Item)| {
                 let (document, _) = chunk.document(item, self.inputs).map_err(|_| self.changed(item))?;
                 let rule = token_rule(&document);
                 let set = candidates.needs_set(number).then(|| self.hasher.shingle_set(buffers, &document.text, rule));
                 Ok((number, Box::from(document.id), set))
             };
-            let found: Vec<(u32, Box<str>, Option<ShingleSet>)> =
-                wanted.par_iter().map_init(HashBuffers::default, read).collect::<Result<_, DataError>>()?;
-            for (number, id, set) in found {
-                ids.insert(number, id)?;
-                set.map_or(Ok(()), |set| sets.insert(number, set))?;
-            }
-            number += chunk.items.len() as u32;
-            Ok(())
-        })?;
+            wanted.par_iter().map_init(HashBuffers::default, read).collect()
+        };
+        for_chunks(
+            self.inputs,
+            self.settings.chunk_bytes(),
+            self.progress,
+            read,
+            |_, found: Vec<(u32, Box<str>, Option<ShingleSet>)>| {
+                for (number, id, set) in found {
+                    ids.insert(number, id)?;
+                    set.map_or(Ok(()), |set| sets.insert(number, set))?;
+                }
+                Ok(())
+            },
+        )?;
         if number != candidates.catalog().items() {
             return Err(changed(&self.inputs[self.inputs.len() - 1], 0));
         }
@@ -194,29 +211,27 @@ impl<'a> Run<'a> {
     ) -> Result<(), DataError> {
         let mut removed = passing.outcome.removed()?.peekable();
         let mut number = passing.catalog.indexed();
-        for_chunks(self.inputs, self.progress, |chunk| {
+        let pass = |chunk: &Chunk| -> Result<Vec<Passed>, DataError> {
             let mut fates = Vec::with_capacity(chunk.items.len());
             for item in &chunk.items {
                 fates.push(Fate { item, number, duplicate: advance_to(&mut removed, number)? });
                 number += 1;
             }
-            let shown: &Clusters = clusters;
-            let pass = |fates: &[Fate<'_>]| {
+            let pass = |task: Range<usize>| {
                 let mut passed = Passed::default();
-                fates.iter().try_for_each(|fate| self.pass(chunk, fate, passing, shown, &mut passed))?;
+                fates[task].iter().try_for_each(|fate| self.pass(chunk, fate, passing, &mut passed))?;
                 Ok(passed)
             };
-            let tasks: Vec<Passed> = fates.par_chunks(TASK_ITEMS).map(pass).collect::<Result<_, DataError>>()?;
-            let mut lines = ChunkOutput::default();
+            chunk.tasks().into_par_iter().map(pass).collect()
+        };
+        for_chunks(self.inputs, self.settings.chunk_bytes(), self.progress, pass, |chunk, tasks| {
+            writer.begin_part(chunk.part)?;
             for task in tasks {
-                lines.append(&task.lines);
+                writer.append(&task.lines)?;
                 task.examples.into_iter().for_each(|(kept, id, removed)| clusters.add_example(kept, &id, removed));
                 segment.as_mut().map_or(Ok(()), |segment| segment.write(&task.encoded))?;
             }
-            writer.begin_part(chunk.part)?;
-            writer.append(&lines)?;
-            let (documents, kept) = lines.documents();
-            self.progress.advance(chunk.stored - chunk.stored / 2, documents, kept);
+            writer.tell(self.progress, chunk.stored - chunk.stored / 2);
             Ok(())
         })
     }
@@ -227,7 +242,6 @@ impl<'a> Run<'a> {
         chunk: &Chunk,
         fate: &Fate<'_>,
         passing: &Passing<'_>,
-        clusters: &Clusters,
         passed: &mut Passed,
     ) -> Result<(), DataError> {
         let facts = passing.catalog.get(fate.number)?;
@@ -246,7 +260,7 @@ impl<'a> Run<'a> {
             let (place, kept) = (self.place(item), passing.ids.get(duplicate.of)?);
             let rejection = Rejection::of(&document, &place, STAGE, duplicate.kind.reason(), duplicate.jaccard);
             passed.lines.reject(&Rejection { detail: &kept, ..rejection });
-            if clusters.wants(duplicate.of) {
+            if passing.shown.contains(&duplicate.of) {
                 passed.examples.push((duplicate.of, (*kept).clone(), document.id));
             }
             return Ok(());
@@ -275,26 +289,19 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Items per task of the thread pool.
-pub(super) const TASK_ITEMS: usize = 16;
-
-/// Reads all inputs in chunks; one thread reads ahead while the others work.
-pub(super) fn for_chunks(
+/// [`in_chunks`] over all inputs, unless the run shall stop.
+pub(super) fn for_chunks<T: Send>(
     inputs: &[InputFile],
+    chunk_bytes: usize,
     progress: &dyn Progress,
-    mut take: impl FnMut(&Chunk) -> Result<(), DataError> + Send,
+    mut work: impl FnMut(&Chunk) -> Result<T, DataError> + Send,
+    take: impl FnMut(&Chunk, T) -> Result<(), DataError> + Send,
 ) -> Result<(), DataError> {
-    let mut reader = ChunkReader::new(inputs, Position::default(), CHUNK_BYTES);
-    let mut next = reader.next_chunk()?;
-    while let Some(chunk) = next {
-        if progress.cancelled() {
-            return Err(DataError::Interrupted { stage: STAGE.into() });
-        }
-        let (taken, ahead) = rayon::join(|| take(&chunk), || reader.next_chunk());
-        taken?;
-        next = ahead?;
-    }
-    Ok(())
+    let mut reader = ChunkReader::new(inputs, Position::default(), chunk_bytes);
+    let unless_cancelled = |chunk: &Chunk| {
+        if progress.cancelled() { Err(DataError::Interrupted { stage: STAGE.into() }) } else { work(chunk) }
+    };
+    in_chunks(&mut reader, unless_cancelled, take)
 }
 
 /// Keeps a document as a line of its own making.

@@ -8,11 +8,12 @@ use rayon::prelude::*;
 
 use super::{
     report::{DuplicateReport, write_duplicates},
+    settings::Settings,
     stage::{STAGE, for_chunks, keep_document, place, reject_broken},
 };
 use crate::{
     DataError, Document,
-    stage::{ChunkOutput, InputFile, Progress, Rejection, StageReport, StageWriter},
+    stage::{Chunk, ChunkOutput, InputFile, Progress, Rejection, StageReport, StageWriter},
 };
 
 /// Says of each document, in the order of the input, whether it repeats an earlier one. The first one stays.
@@ -143,10 +144,11 @@ pub(super) fn run(
     inputs: &[InputFile],
     mut writer: StageWriter,
     output: &Path,
+    settings: &Settings,
     method: &mut dyn StreamDeduplicator,
     progress: &dyn Progress,
 ) -> Result<StageReport, DataError> {
-    for_chunks(inputs, progress, |chunk| {
+    let decide = |chunk: &Chunk| {
         let read = |item| {
             let (document, named) = chunk.document(item, inputs)?;
             let features = method.features(&document);
@@ -166,10 +168,12 @@ pub(super) fn run(
                 },
             }
         }
+        Ok(lines)
+    };
+    for_chunks(inputs, settings.chunk_bytes(), progress, decide, |chunk, lines| {
         writer.begin_part(chunk.part)?;
         writer.append(&lines)?;
-        let (documents, kept) = lines.documents();
-        progress.advance(chunk.stored, documents, kept);
+        writer.tell(progress, chunk.stored);
         Ok(())
     })?;
     write_duplicates(output, &DuplicateReport::default())?;

@@ -149,7 +149,13 @@ pub fn text_identity(text: &str) -> u128 {
 }
 
 /// Is `c` of a script that is written without spaces between words?
+#[inline]
 pub fn is_unspaced(c: char) -> bool {
+    // All of them letters: nearly every character of Chinese.
+    matches!(c, '\u{4E00}'..='\u{9FFF}') || is_rarer_unspaced(c)
+}
+
+fn is_rarer_unspaced(c: char) -> bool {
     matches!(u32::from(c),
         0x0E00..=0x0EFF       // Thai, Lao
         | 0x1000..=0x109F     // Myanmar
@@ -157,7 +163,6 @@ pub fn is_unspaced(c: char) -> bool {
         | 0x3041..=0x30FF     // Hiragana, Katakana
         | 0x31F0..=0x31FF     // Katakana extensions
         | 0x3400..=0x4DBF     // CJK extension A
-        | 0x4E00..=0x9FFF     // CJK unified ideographs
         | 0xF900..=0xFAFF     // CJK compatibility
         | 0x20000..=0x3134F)  // CJK extensions B to G
         && c.is_alphanumeric()
@@ -201,6 +206,11 @@ mod tests {
     #[test]
     fn chinese_is_split_into_characters_and_latin_into_words() {
         assert_eq!(canonical("使用Rust语言。", TokenRule::Prose), "使 用 rust 语 言");
+    }
+
+    #[test]
+    fn every_unified_ideograph_is_a_letter() {
+        assert!(('\u{4E00}'..='\u{9FFF}').all(char::is_alphanumeric));
     }
 
     #[test]

@@ -62,7 +62,8 @@ pub fn python_trim_end(text: &str) -> &str {
 pub fn python_lines(text: &str) -> Vec<&str> {
     let bytes = text.as_bytes();
     let (mut lines, mut start, mut at) = (Vec::new(), 0, 0);
-    while at < bytes.len() {
+    while let Some(found) = bytes[at..].iter().position(|byte| MAY_END_LINE[usize::from(*byte)]) {
+        at += found;
         let length = line_end_length(&bytes[at..]);
         if length > 0 {
             lines.push(&text[start..at]);
@@ -75,6 +76,16 @@ pub fn python_lines(text: &str) -> Vec<&str> {
     }
     lines
 }
+
+/// The bytes that begin a line end, and others.
+static MAY_END_LINE: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0);
+    while byte < 256 {
+        table[byte] = matches!(byte, 0x0a..=0x0d | 0x1c..=0x1e | 0xc2 | 0xe2);
+        byte += 1;
+    }
+    table
+};
 
 /// Bytes of the line end that `bytes` begin with; 0 for none.
 fn line_end_length(bytes: &[u8]) -> usize {
@@ -119,13 +130,24 @@ pub fn without_fences(text: &str) -> Cow<'_, str> {
     Cow::Owned(prose)
 }
 
+/// The text split at every `\n`, as `str.split`.
+pub fn newline_split(text: &str) -> impl Iterator<Item = &str> {
+    let ends = memchr::memchr_iter(b'\n', text.as_bytes()).chain([text.len()]);
+    let mut start = 0;
+    ends.map(move |end| {
+        let line = &text[start..end];
+        start = end + 1;
+        line
+    })
+}
+
 fn split_at_newlines(text: &str, least: usize) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let current = rest?;
         let bytes = current.as_bytes();
         let mut from = 0;
-        while let Some(found) = bytes[from..].iter().position(|byte| *byte == b'\n') {
+        while let Some(found) = memchr::memchr(b'\n', &bytes[from..]) {
             let start = from + found;
             let run = bytes[start..].iter().take_while(|byte| **byte == b'\n').count();
             if run >= least {

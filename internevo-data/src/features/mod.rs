@@ -19,7 +19,10 @@ mod words;
 use std::cell::OnceCell;
 
 pub use self::{
-    lines::{Blocks, line_blocks, paragraphs, python_lines, python_trim_end, python_trim_start, without_fences},
+    lines::{
+        Blocks, line_blocks, newline_split, paragraphs, python_lines, python_trim_end, python_trim_start,
+        without_fences,
+    },
     repeats::Repeats,
     word::{Word, is_punctuation},
     words::{FoldedWords, Split, words},

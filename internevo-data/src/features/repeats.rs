@@ -112,7 +112,7 @@ fn longer(before: &Level, n: usize, word_ids: &[u32], table: &mut Table) -> Leve
 /// Numbers distinct keys in the order of their first occurrence; also how often each occurs.
 pub(super) fn number(keys: impl ExactSizeIterator<Item = u64>, table: &mut Table) -> (Vec<u32>, Vec<u32>) {
     table.reset(keys.len());
-    let mut counts: Vec<u32> = Vec::new();
+    let mut counts: Vec<u32> = Vec::with_capacity(keys.len());
     let ids = keys
         .map(|key| {
             let id = table.id(key, counts.len() as u32);

@@ -52,11 +52,16 @@ impl<'a> Word<'a> {
         let classes = Classes::get();
         let (mut chars, mut any, mut all) =
             (0, Class::default(), Class::SYMBOL.or(Class::PUNCTUATION).or(Class::SENTENCE_END));
-        for c in text.chars() {
+        let mut add = |c: char| {
             let class = classes.of(c);
             chars += 1;
             any = any.or(class);
             all = all.and(class);
+        };
+        if text.is_ascii() {
+            text.bytes().for_each(|byte| add(char::from(byte)));
+        } else {
+            text.chars().for_each(add);
         }
         Self {
             text,

@@ -118,7 +118,7 @@ fn characters(text: &str) -> Vec<Word<'_>> {
     let (mut found, mut start) = (Vec::with_capacity(text.len() / 3), 0);
     let push_between = |from: usize, to: usize, found: &mut Vec<_>| {
         if from < to {
-            found.append(&mut spacy::tokenize(&text[from..to], Dialect::Neutral));
+            spacy::push_words(&text[from..to], Dialect::Neutral, found);
         }
     };
     for (at, c) in text.char_indices().filter(|(_, c)| is_unspaced(*c)) {

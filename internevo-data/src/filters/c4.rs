@@ -10,7 +10,7 @@
 //! C4 and datatrove cut out the lines that do not count; here `remove_lines` asks for it, because headings, lists and code of Markdown
 //! are such lines.
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::{borrow::Cow, iter, sync::LazyLock};
 
 use aho_corasick::AhoCorasick;
 use internevo_core::plugin::Plugin;
@@ -25,7 +25,7 @@ use crate::{
         classes::{Class, Classes},
         python_trim_end, python_trim_start, words,
     },
-    filter::{Editor, Filter, Verdict},
+    filter::{Editor, Filter, Measure, Verdict},
 };
 
 /// What lines end with; in languages without spaces the full-width ones too.
@@ -141,14 +141,16 @@ impl Filter for C4 {
             Err(verdict) => return verdict,
             Ok(lines) => lines,
         };
-        let sentences: usize = lines.iter().map(|line| line.sentences).sum();
-        if sentences < self.config.min_sentences {
-            return Verdict::drop("c4_few_sentences", sentences as f64);
-        }
-        match self.long_lines(document.text()) {
+        match Measure::verdict(self.rules(document.text(), &lines)) {
             Verdict::Keep if self.config.remove_lines => without_lines(document.text(), &lines),
             verdict => verdict,
         }
+    }
+
+    /// Nothing where a line drops the whole document, or it is source code.
+    fn measure(&self, document: &Features<'_>) -> Vec<Measure> {
+        let lines = if document.is_code() { None } else { self.lines(document).ok() };
+        lines.map(|lines| self.rules(document.text(), &lines).collect()).unwrap_or_default()
     }
 }
 
@@ -221,7 +223,7 @@ impl C4 {
         let unspaced = matches!(split, Split::Chinese | Split::Characters);
         let least = config.min_words_per_line;
         let few_words = if unspaced { line.words.len() } else { spaced(&line.text).take(least).count() } < least;
-        if config.citations && line.text.contains('[') {
+        if config.citations && memchr::memchr(b'[', line.text.as_bytes()).is_some() {
             line.cut_citations();
         }
         if config.terminal_marks && !ends_well(&line.text, unspaced) {
@@ -236,20 +238,21 @@ impl C4 {
         if config.javascript && line.phrases & JAVASCRIPT != 0 {
             return Ok(Some("c4_line_javascript"));
         }
-        if config.curly_brackets && line.text.contains('{') {
+        if config.curly_brackets && memchr::memchr(b'{', line.text.as_bytes()).is_some() {
             return Err(Verdict::drop("c4_curly_bracket", 1.0));
         }
         Ok((config.policies && line.phrases & POLICIES != 0).then_some("c4_line_policy"))
     }
 
-    /// mC4's rule.
-    fn long_lines(&self, text: &str) -> Verdict {
-        let wanted = self.config.long_line;
-        if wanted == 0 {
-            return Verdict::Keep;
-        }
-        let long = text.split('\n').filter(|line| line.chars().count() >= wanted).take(LONG_LINES).count();
-        if long < LONG_LINES { Verdict::drop("c4_few_long_lines", long as f64) } else { Verdict::Keep }
+    /// The rules with a threshold: C4's, and mC4's where it is asked for.
+    fn rules(&self, text: &str, lines: &[JudgedLine<'_>]) -> impl Iterator<Item = Measure> {
+        let (wanted, sentences) = (self.config.long_line, lines.iter().map(|line| line.sentences).sum::<usize>());
+        let sentences = Measure::at_least("c4_few_sentences", sentences as f64, self.config.min_sentences as f64);
+        let long_lines = (wanted > 0).then(|| {
+            let long = text.split('\n').filter(|line| line.chars().count() >= wanted).count();
+            Measure::at_least("c4_few_long_lines", long as f64, LONG_LINES as f64)
+        });
+        iter::once(sentences).chain(long_lines)
     }
 }
 

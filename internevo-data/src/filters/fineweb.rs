@@ -12,6 +12,7 @@ use crate::{
     features::{
         Blocks, Features, Split,
         classes::{Class, Classes},
+        newline_split,
     },
     filter::{Filter, Measure, Verdict},
 };
@@ -108,8 +109,7 @@ impl FineWeb {
     fn rules(&self, document: &Features<'_>) -> impl Iterator<Item = Measure> {
         let lang = language(self.lang.as_deref(), document);
         let limits = self.limits(lang);
-        let lines =
-            if document.is_code() { Lines::default() } else { Lines::of(document.text(), self.config.short_line) };
+        let lines = if document.is_code() { Lines::default() } else { Lines::of(document, self.config.short_line) };
         let rules = match lines.count {
             _ if document.is_code() => 0..0,
             0 => 0..1,
@@ -122,7 +122,7 @@ impl FineWeb {
             1 => Measure::at_least("fineweb_few_terminal_lines", share(lines.terminal), limits.terminal),
             2 => Measure::at_most("fineweb_short_lines", share(lines.short), limits.short),
             3 => {
-                let full = document.text().split('\n').filter(|line| !is_blank(line));
+                let full = newline_split(document.text()).filter(|line| !is_blank(line));
                 let repeated = Blocks::count(full, |line| line.chars().count()).duplicate_length;
                 let share = repeated as f64 / (document.chars() - lines.ends) as f64;
                 Measure::at_most("fineweb_duplicate_lines", share, limits.duplicate)
@@ -170,14 +170,17 @@ struct Lines {
 }
 
 impl Lines {
-    fn of(text: &str, short_line: usize) -> Self {
-        let classes = Classes::get();
+    fn of(document: &Features<'_>, short_line: usize) -> Self {
+        let (classes, text) = (Classes::get(), document.text());
+        let is_ascii = document.chars() == text.len();
         let mut lines = Self { ends: memchr::memchr_iter(b'\n', text.as_bytes()).count(), ..Self::default() };
-        for line in text.split('\n').filter(|line| !is_blank(line)) {
+        for line in newline_split(text).filter(|line| !is_blank(line)) {
             lines.count += 1;
             lines.terminal += usize::from(line.ends_with(|c| classes.of(c).has(Class::TERMINAL)));
-            // A character has four bytes at most.
-            lines.short += usize::from(line.len() <= 4 * short_line && line.chars().count() <= short_line);
+            // A character has one byte at least and four at most.
+            let may_be_short = !is_ascii && line.len() <= 4 * short_line;
+            let is_short = line.len() <= short_line || may_be_short && line.chars().count() <= short_line;
+            lines.short += usize::from(is_short);
         }
         lines
     }

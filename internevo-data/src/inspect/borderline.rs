@@ -8,7 +8,7 @@ use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Histogram, excerpt, for_documents, inputs_or_none};
-use crate::{DataError, Document, Features, Measure, filter::Bound, stage::Strategies};
+use crate::{DataError, Document, Features, Measure, filter::Bound, least::Least, stage::Strategies};
 
 /// Bins of a rule's histograms.
 const BINS: usize = 40;
@@ -94,19 +94,14 @@ struct Collected {
 #[derive(Default)]
 struct Side {
     values: Vec<f64>,
-    /// Nearest first, each with its distance.
-    nearest: Vec<(f64, Sample)>,
+    /// By their distance.
+    nearest: Least<f64, Sample>,
 }
 
 impl Side {
     fn add(&mut self, sample: impl FnOnce() -> Sample, value: f64, bound: Option<Bound>, room: usize) {
         self.values.push(value);
-        let distance = bound.map_or(f64::MAX, |bound| distance(value, bound));
-        let place = self.nearest.partition_point(|(other, _)| *other <= distance);
-        if place < room {
-            self.nearest.truncate(room - 1);
-            self.nearest.insert(place, (distance, sample()));
-        }
+        self.nearest.add(room, bound.map_or(f64::MAX, |bound| distance(value, bound)), sample);
     }
 }
 
@@ -180,7 +175,7 @@ impl Collected {
         let bound = self.bounds.first().copied().filter(|first| self.bounds.iter().all(|bound| bound == first));
         let threshold = bound.map(Bound::threshold);
         let [rejected_values, kept_values] = Histogram::pair(&self.rejected.values, &self.kept.values, BINS, threshold);
-        let samples = |side: Side| side.nearest.into_iter().map(|(_, sample)| sample).collect();
+        let samples = |side: Side| side.nearest.into_values().collect();
         RuleView {
             reason,
             filter: self.filter,

@@ -14,12 +14,13 @@
 //! | `kenlm.rs` | what KenLM's binary files have in common: header, hash functions, vocabulary |
 //! | `probing.rs`, `build.rs` | hash tables: looked up, and built from an ARPA file |
 //! | `trie.rs`, `bits.rs` | packed tries, quantised or not |
-//! | `model.rs` | scoring |
+//! | `model.rs`, `batch.rs`, `prefetch.rs` | scoring |
 //! | `count.rs`, `adjust.rs`, `estimate.rs`, `train.rs` | training in bounded memory |
 //! | `filter.rs` | the filter `perplexity` |
 
 mod adjust;
 mod arpa;
+mod batch;
 mod bits;
 mod build;
 mod count;
@@ -27,6 +28,7 @@ mod estimate;
 mod filter;
 mod kenlm;
 mod model;
+mod prefetch;
 mod probing;
 #[cfg(test)]
 mod tests;

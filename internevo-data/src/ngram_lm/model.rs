@@ -1,14 +1,15 @@
 //! A model that is asked: words, states, probabilities of texts.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{fs::File, io::Read, iter, path::Path};
 
 use internevo_core::storage::StorageError;
 
 use super::{
-    LmTokens, MAX_ORDER, UNKNOWN, Weights,
+    LmTokens, MAX_ORDER, Weights,
     arpa::Arpa,
+    batch::{Batch, FULL},
     build,
-    kenlm::{Header, Kind},
+    kenlm::{Header, Kind, word_hash},
     probing::Probing,
     trie::Trie,
 };
@@ -17,6 +18,9 @@ use crate::{
     model_file::{Cursor, ModelBytes},
 };
 
+/// What stands before the first word of a line, and after the last.
+const ENDS: [&str; 2] = ["<s>", "</s>"];
+
 /// Buckets per entry where an ARPA file is brought into memory.
 const MULTIPLIER: f32 = 1.5;
 
@@ -24,14 +28,18 @@ const MULTIPLIER: f32 = 1.5;
 pub(super) trait Lookup {
     /// An n-gram that was found, to be extended to the left.
     type Node: Copy;
-    /// The number of a word.
-    fn word(&self, bytes: &[u8], text: &[u8]) -> u32;
+    /// The number of the word with this hash.
+    fn word(&self, bytes: &[u8], hash: u64) -> u32;
     /// The word itself.
     fn unigram(&self, bytes: &[u8], index: u32) -> (Weights, Self::Node);
     /// The n-gram of order `place + 2` that has `earlier` before `node`; moves the node there.
     fn middle(&self, bytes: &[u8], place: usize, earlier: u32, node: &mut Self::Node) -> Option<Weights>;
     /// log10 of the longest n-gram that has `earlier` before `node`.
     fn longest(&self, bytes: &[u8], earlier: u32, node: Self::Node) -> Option<f32>;
+    /// [`Lookup::word`] will be asked for this hash.
+    fn expect_word(&self, _bytes: &[u8], _hash: u64) {}
+    /// [`Lookup::middle`], or [`Lookup::longest`] behind the last place, will be asked for this.
+    fn expect_longer(&self, _bytes: &[u8], _place: usize, _earlier: u32, _node: Self::Node) {}
 }
 
 #[derive(Debug)]
@@ -46,8 +54,6 @@ pub struct NgramModel {
     bytes: ModelBytes,
     search: Search,
     order: usize,
-    /// Numbers of `<s>` and `</s>`.
-    ends: [u32; 2],
     fingerprint: String,
 }
 
@@ -97,9 +103,7 @@ impl NgramModel {
             Kind::Trie { .. } => Search::Trie(Trie::read(&mut file, &header)?),
         };
         let fingerprint = blake3::hash(&bytes).to_hex()[..16].to_owned();
-        let mut model = Self { order: header.counts.len(), bytes, search, ends: [UNKNOWN; 2], fingerprint };
-        model.ends = ["<s>", "</s>"].map(|text| model.word(text));
-        Ok(model)
+        Ok(Self { order: header.counts.len(), bytes, search, fingerprint })
     }
 
     /// Words of the longest n-gram.
@@ -124,9 +128,10 @@ impl NgramModel {
 
     /// Number of a word; 0 when it is unknown.
     pub fn word(&self, text: &str) -> u32 {
+        let hash = word_hash(text.as_bytes());
         match &self.search {
-            Search::Probing(search) => search.word(&self.bytes, text.as_bytes()),
-            Search::Trie(search) => search.word(&self.bytes, text.as_bytes()),
+            Search::Probing(search) => search.word(&self.bytes, hash),
+            Search::Trie(search) => search.word(&self.bytes, hash),
         }
     }
 
@@ -141,37 +146,45 @@ impl NgramModel {
     /// log10 of every token of a line in turn, and of its end.
     pub fn line(&self, line: &str, tokens: &LmTokens) -> Vec<f32> {
         let mut found = Vec::new();
-        match &self.search {
-            Search::Probing(search) => self.line_in(search, line, tokens, &mut |log10| found.push(log10)),
-            Search::Trie(search) => self.line_in(search, line, tokens, &mut |log10| found.push(log10)),
-        }
+        self.lines(iter::once(line), tokens, |log10| found.push(log10));
         found
     }
 
     /// How probable the lines of `text` are, one sentence each.
     pub fn score(&self, text: &str, tokens: &LmTokens) -> Score {
         let mut score = Score::default();
-        for line in LmTokens::lines(text) {
-            let mut add = |log10: f32| {
-                score.log10 += f64::from(log10);
-                score.tokens += 1;
-            };
-            match &self.search {
-                Search::Probing(search) => self.line_in(search, line, tokens, &mut add),
-                Search::Trie(search) => self.line_in(search, line, tokens, &mut add),
-            }
-        }
+        self.lines(LmTokens::lines(text), tokens, |log10| {
+            score.log10 += f64::from(log10);
+            score.tokens += 1;
+        });
         score
     }
 
-    fn line_in<L: Lookup>(&self, search: &L, line: &str, tokens: &LmTokens, take: &mut impl FnMut(f32)) {
-        let mut state = self.nothing();
-        self.advance_in(search, &mut state, self.ends[0]);
-        tokens.for_each(line, |token| {
-            let index = search.word(&self.bytes, token.as_bytes());
-            take(self.advance_in(search, &mut state, index));
-        });
-        take(self.advance_in(search, &mut state, self.ends[1]));
+    fn lines<'t>(&self, lines: impl Iterator<Item = &'t str>, tokens: &LmTokens, take: impl FnMut(f32)) {
+        match &self.search {
+            Search::Probing(search) => self.lines_in(search, lines, tokens, take),
+            Search::Trie(search) => self.lines_in(search, lines, tokens, take),
+        }
+    }
+
+    fn lines_in<'t, L: Lookup>(
+        &self,
+        search: &L,
+        lines: impl Iterator<Item = &'t str>,
+        tokens: &LmTokens,
+        mut take: impl FnMut(f32),
+    ) {
+        let [start, end] = ENDS.map(|text| word_hash(text.as_bytes()));
+        let mut batch = Batch::new();
+        for line in lines {
+            batch.begin(start);
+            tokens.for_each(line, |token| batch.push(word_hash(token.as_bytes()), search, &self.bytes));
+            batch.end(end);
+            if batch.len() >= FULL {
+                batch.score(search, &self.bytes, self.order, &mut take);
+            }
+        }
+        batch.score(search, &self.bytes, self.order, take);
     }
 
     /// Looks for the longest n-gram that ends in the word, and pays the backoffs of the longer contexts.

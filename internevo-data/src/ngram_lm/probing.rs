@@ -4,8 +4,9 @@
 
 use super::{
     UNKNOWN, Weights,
-    kenlm::{Header, ngram_hash, word_hash},
+    kenlm::{Header, ngram_hash},
     model::Lookup,
+    prefetch::prefetch,
 };
 use crate::{
     DataError,
@@ -26,6 +27,8 @@ pub(super) const UNIGRAM_BYTES: usize = 8;
 pub(super) struct Table {
     pub start: usize,
     buckets: usize,
+    /// 2^64 / `buckets`, rounded down.
+    reciprocal: u64,
     entry: usize,
 }
 
@@ -33,12 +36,26 @@ impl Table {
     /// A table for `entries` at `start`, and where it ends.
     fn new(start: usize, entries: u64, multiplier: f32, entry: usize) -> (Self, usize) {
         let buckets = (entries + 1).max((multiplier * entries as f32) as u64) as usize;
-        (Self { start, buckets, entry }, start.saturating_add(buckets.saturating_mul(entry)))
+        let reciprocal = u64::MAX / buckets as u64;
+        (Self { start, buckets, reciprocal, entry }, start.saturating_add(buckets.saturating_mul(entry)))
+    }
+
+    /// The bucket in which the search for `key` begins: `key % buckets`, without a division.
+    fn bucket(&self, key: u64) -> usize {
+        // The quotient is right or one too small: the reciprocal lacks at most 1, which is key / 2^64 < 1 of the quotient.
+        let quotient = (u128::from(key) * u128::from(self.reciprocal) >> 64) as u64;
+        let rest = key - quotient * self.buckets as u64;
+        rest.checked_sub(self.buckets as u64).unwrap_or(rest) as usize
+    }
+
+    /// Asks for the memory in which the search for `key` begins.
+    fn prefetch(&self, bytes: &[u8], key: u64) {
+        prefetch(bytes, self.start + self.bucket(key) * self.entry);
     }
 
     /// Where the value of `key` is, or `Err` with the free bucket where it would be (`None` in a full table).
     pub fn find(&self, bytes: &[u8], key: u64) -> Result<usize, Option<usize>> {
-        let mut bucket = (key % self.buckets as u64) as usize;
+        let mut bucket = self.bucket(key);
         for _ in 0..self.buckets {
             let at = self.start + bucket * self.entry;
             match u64::from_le_bytes(word(&bytes[at..])) {
@@ -115,9 +132,19 @@ impl Lookup for Probing {
     /// Hash of the n-gram; `None` when no longer one ends in it, which saves the look-up.
     type Node = Option<u64>;
 
-    fn word(&self, bytes: &[u8], text: &[u8]) -> u32 {
-        let found = self.layout.words.find(bytes, word_hash(text)).map(|at| u32::from_le_bytes(word(&bytes[at..])));
+    fn word(&self, bytes: &[u8], hash: u64) -> u32 {
+        let found = self.layout.words.find(bytes, hash).map(|at| u32::from_le_bytes(word(&bytes[at..])));
         found.ok().filter(|word| *word < self.bound).unwrap_or(UNKNOWN)
+    }
+
+    fn expect_word(&self, bytes: &[u8], hash: u64) {
+        self.layout.words.prefetch(bytes, hash);
+    }
+
+    fn expect_longer(&self, bytes: &[u8], place: usize, earlier: u32, node: Option<u64>) {
+        if let Some((hash, table)) = node.zip(self.layout.middles.get(place).or(self.layout.longest.as_ref())) {
+            table.prefetch(bytes, ngram_hash(hash, earlier));
+        }
     }
 
     fn unigram(&self, bytes: &[u8], index: u32) -> (Weights, Option<u64>) {
@@ -150,4 +177,20 @@ pub(super) fn negative(log10: f32) -> f32 {
 
 fn weights(bytes: &[u8]) -> Weights {
     Weights { log10: negative(f32::from_le_bytes(word(bytes))), backoff: f32::from_le_bytes(word(&bytes[4..])) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn the_bucket_is_the_remainder(entries in 0u64..1 << 40, key in 0..=u64::MAX, near in 0u64..3) {
+            let (table, _) = Table::new(0, entries, 1.5, 16);
+            let buckets = table.buckets as u64;
+            for key in [key, (key / buckets * buckets).wrapping_sub(near), u64::MAX - near] {
+                proptest::prop_assert_eq!(table.bucket(key) as u64, key % buckets);
+            }
+        }
+    }
 }

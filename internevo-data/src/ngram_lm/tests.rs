@@ -8,7 +8,9 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{LmReport, LmSettings, LmTokens, NgramModel, Perplexity, Weights, arpa::Arpa, convert, train};
+use super::{
+    LmReport, LmSettings, LmTokens, NgramModel, Perplexity, Score, Weights, arpa::Arpa, batch::FULL, convert, train,
+};
 use crate::{Document, Features, Measure, testing};
 
 /// What two implementations in 32-bit floats may differ by, log10.
@@ -75,6 +77,29 @@ fn every_kind_of_model_scores_as_kenlm_does() {
     for name in arpa.iter().chain(&binary) {
         let model = NgramModel::load(&put(dir.path(), name)).expect("a model of KenLM");
         assert_scores(&model, &scored, name.split('.').next().expect("a stem"));
+    }
+}
+
+#[test]
+fn many_lines_at_once_score_as_word_by_word_to_the_bit() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let lines: Vec<String> = scored().into_iter().map(|scored| scored.line).filter(|line| !line.is_empty()).collect();
+    let text = lines.join("\n").repeat(3);
+    for name in ["order2.arpa", "pruned.arpa", "probing.binary", "trie.binary", "trie_both.binary"] {
+        let model = NgramModel::load(&put(dir.path(), name)).expect("a model of KenLM");
+        let (mut log10, mut tokens) = (0.0, 0);
+        for line in LmTokens::lines(&text) {
+            let mut state = model.nothing();
+            model.advance(&mut state, model.word("<s>"));
+            let mut words = Vec::new();
+            LmTokens::Spaces.for_each(line, |word| words.push(model.word(word)));
+            for word in words.into_iter().chain([model.word("</s>")]) {
+                log10 += f64::from(model.advance(&mut state, word));
+                tokens += 1;
+            }
+        }
+        assert_eq!(model.score(&text, &LmTokens::Spaces), Score { log10, tokens }, "{name}");
+        assert!(tokens > 2 * FULL as u64, "{tokens} tokens are one batch");
     }
 }
 

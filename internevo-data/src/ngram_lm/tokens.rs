@@ -2,7 +2,7 @@
 
 use std::{fmt, path::Path, sync::Arc};
 
-use crate::quality::features::{Token, tokens};
+use crate::quality::features::{Token, each_token};
 
 /// Special words: a text that contains them says nothing about sentences.
 const SPECIAL: [&str; 3] = ["<s>", "</s>", "<unk>"];
@@ -50,13 +50,12 @@ impl LmTokens {
         match self {
             Self::Words => {
                 let mut word = String::new();
-                for token in tokens(line) {
-                    word.clear();
+                for token in each_token(line) {
                     match token {
-                        Token::Word(text) => fold(text, &mut word),
-                        Token::Mark(mark) => word.push(mark),
+                        Token::Word(text) if text.bytes().all(|byte| byte.is_ascii_lowercase()) => take(text),
+                        Token::Word(text) => take(fold(text, &mut word)),
+                        Token::Mark(mark) => take(mark.encode_utf8(&mut [0; 4])),
                     }
-                    take(&word);
                 }
             }
             Self::Spaces => {
@@ -73,8 +72,9 @@ impl LmTokens {
     }
 }
 
-/// Lower case, digits as `0`.
-fn fold(text: &str, folded: &mut String) {
+/// Lower case, digits as `0`, in a buffer of the caller's.
+fn fold<'a>(text: &str, folded: &'a mut String) -> &'a str {
+    folded.clear();
     for c in text.chars() {
         match c {
             _ if c.is_numeric() => folded.push('0'),
@@ -82,6 +82,7 @@ fn fold(text: &str, folded: &mut String) {
             _ => folded.extend(c.to_lowercase()),
         }
     }
+    folded
 }
 
 /// What [`LmTokens::parse`] reads.

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::{
     UNKNOWN, Weights, bits,
-    kenlm::{Header, Kind, word_hash},
+    kenlm::{Header, Kind},
     model::Lookup,
 };
 use crate::{
@@ -252,10 +252,9 @@ impl Middle {
 impl Lookup for Trie {
     type Node = (u64, u64);
 
-    fn word(&self, bytes: &[u8], text: &[u8]) -> u32 {
+    fn word(&self, bytes: &[u8], wanted: u64) -> u32 {
         let hashes = &bytes[self.words.clone()];
         let hash = |index: usize| u64::from_le_bytes(word(&hashes[8 * index..]));
-        let wanted = word_hash(text);
         let (mut low, mut high) = (0, hashes.len() / 8);
         while low < high {
             let middle = low + (high - low) / 2;

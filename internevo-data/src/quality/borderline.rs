@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::threshold::VALUES;
-use crate::Document;
+use crate::{Document, least::Least};
 
 /// How documents are drawn.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,14 +25,11 @@ pub struct BorderlineSettings {
 pub struct Borderline {
     settings: BorderlineSettings,
     /// By stratum: documents below the threshold and at or above it, the nearest first.
-    strata: BTreeMap<Vec<String>, [Vec<Candidate>; 2]>,
+    strata: BTreeMap<Vec<String>, [Nearest; 2]>,
 }
 
-#[derive(Debug)]
-struct Candidate {
-    distance: f64,
-    document: Document,
-}
+/// Documents by their distance; of equally distant ones the id decides, so that their order does not.
+type Nearest = Least<(f64, String), Document>;
 
 impl Borderline {
     /// Nothing is collected yet.
@@ -53,11 +50,8 @@ impl Borderline {
         let stratum = self.settings.strata.iter().map(field).collect();
         let sides = self.strata.entry(stratum).or_default();
         let side = &mut sides[usize::from(value >= self.settings.threshold)];
-        let candidate = Candidate { distance: (value - self.settings.threshold).abs(), document };
-        let nearer = |own: &Candidate| (own.distance, &own.document.id) < (candidate.distance, &candidate.document.id);
-        let place = side.partition_point(nearer);
-        side.insert(place, candidate);
-        side.truncate(self.settings.per_side);
+        let key = ((value - self.settings.threshold).abs(), document.id.clone());
+        side.add(self.settings.per_side, key, || document);
     }
 
     /// The drawn documents, each with `side` (`above` or `below`) and an empty `label`. Every stratum gives the same number as far as
@@ -65,15 +59,15 @@ impl Borderline {
     pub fn draw(self) -> Vec<Document> {
         let mut drawn = Vec::new();
         let (strata, sides): (Vec<_>, Vec<_>) = self.strata.into_iter().unzip();
-        let mut by_side: [Vec<Vec<Candidate>>; 2] = Default::default();
+        let mut by_side: [Vec<Nearest>; 2] = Default::default();
         for [below, above] in sides {
             by_side[0].push(below);
             by_side[1].push(above);
         }
         for (side, candidates) in by_side.into_iter().enumerate() {
-            let shares = shares(&candidates.iter().map(Vec::len).collect::<Vec<_>>(), self.settings.per_side);
+            let shares = shares(&candidates.iter().map(Nearest::len).collect::<Vec<_>>(), self.settings.per_side);
             for ((stratum, candidates), share) in candidates.into_iter().enumerate().zip(shares) {
-                drawn.extend(candidates.into_iter().take(share).map(|candidate| (stratum, side, candidate.document)));
+                drawn.extend(candidates.into_values().take(share).map(|document| (stratum, side, document)));
             }
         }
         drawn.sort_by_key(|(stratum, side, _)| (*stratum, *side));

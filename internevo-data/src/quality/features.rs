@@ -22,29 +22,66 @@ pub enum Token<'a> {
 /// Splits text into tokens. White space other than line ends separates; several line ends in a row count once.
 pub fn tokens(text: &str) -> Vec<Token<'_>> {
     let mut found = Vec::with_capacity(text.len() / 4);
-    let mut word_start = None;
-    for (at, c) in text.char_indices() {
-        let in_word = c.is_alphanumeric() && !is_unspaced(c);
-        match (in_word, word_start) {
-            (true, None) => word_start = Some(at),
-            (false, Some(start)) => {
-                found.push(Token::Word(&text[start..at]));
-                word_start = None;
-            }
-            _ => {}
-        }
-        let counts = match c {
-            '\n' => found.last() != Some(&Token::Mark('\n')),
-            _ => !in_word && !c.is_whitespace(),
-        };
-        if counts {
-            found.push(Token::Mark(c));
-        }
-    }
-    if let Some(start) = word_start {
-        found.push(Token::Word(&text[start..]));
-    }
+    found.extend(each_token(text));
     found
+}
+
+/// [`tokens`], one after the other.
+pub fn each_token(text: &str) -> EachToken<'_> {
+    EachToken { text, at: 0, after_line_end: false }
+}
+
+/// See [`each_token`].
+#[derive(Clone, Debug)]
+pub struct EachToken<'a> {
+    text: &'a str,
+    at: usize,
+    /// Was the last token a line end?
+    after_line_end: bool,
+}
+
+impl<'a> Iterator for EachToken<'a> {
+    type Item = Token<'a>;
+
+    fn next(&mut self) -> Option<Token<'a>> {
+        loop {
+            let start = self.at;
+            let byte = *self.text.as_bytes().get(start)?;
+            if byte.is_ascii_alphanumeric() {
+                return Some(self.word());
+            }
+            let c = if byte.is_ascii() { char::from(byte) } else { self.text[start..].chars().next()? };
+            if is_in_word(c) {
+                return Some(self.word());
+            }
+            self.at += c.len_utf8();
+            let counts = if c == '\n' { !self.after_line_end } else { !c.is_whitespace() };
+            if counts {
+                self.after_line_end = c == '\n';
+                return Some(Token::Mark(c));
+            }
+        }
+    }
+}
+
+impl<'a> EachToken<'a> {
+    /// The word that begins here.
+    fn word(&mut self) -> Token<'a> {
+        let (bytes, start) = (self.text.as_bytes(), self.at);
+        self.after_line_end = false;
+        loop {
+            self.at += bytes[self.at..].iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+            match self.text[self.at..].chars().next() {
+                Some(c) if is_in_word(c) => self.at += c.len_utf8(),
+                _ => return Token::Word(&self.text[start..self.at]),
+            }
+        }
+    }
+}
+
+/// Is `c` part of a word of several characters?
+fn is_in_word(c: char) -> bool {
+    c.is_alphanumeric() && !is_unspaced(c)
 }
 
 /// Indices into the weight table (`0..2^bits`) of all features of a passage, in the order of the text. Repetitions

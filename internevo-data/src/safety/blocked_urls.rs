@@ -1,7 +1,9 @@
 //! `blocked_urls`: drops documents from blocked addresses, and documents whose links lead there.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashSet},
+    iter,
     path::PathBuf,
 };
 
@@ -12,12 +14,12 @@ use serde::{Deserialize, Serialize};
 use super::{
     address::{Address, addresses},
     domains::DomainList,
-    entries, fingerprint,
+    entries, fingerprint, limit,
     lists::{BLOCKED_DOMAINS, HARD_URL_WORDS, SOFT_URL_WORDS},
     refused,
     urls::{Blocked, BlockedPart, UrlRules},
 };
-use crate::{Features, Filter, FilterContext, FilterPlugin, Verdict, register_filter};
+use crate::{Features, Filter, FilterContext, FilterPlugin, Measure, Verdict, register_filter};
 
 /// Settings of `blocked_urls`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -127,6 +129,23 @@ impl BlockedUrls {
     }
 }
 
+impl BlockedUrls {
+    /// `None` where no list has the document's own address.
+    fn address_rule(&self, document: &Features<'_>) -> Option<Measure> {
+        let Blocked { what, weight } = self.own_address(document)?;
+        let reason = match what {
+            BlockedPart::Domain => "blocked_domain".into(),
+            BlockedPart::Word => "blocked_url_word".into(),
+            BlockedPart::Category(name) => Cow::from(format!("blocked_category_{name}")),
+        };
+        Some(Measure::below(reason, weight, self.config.min_weight))
+    }
+
+    fn links_rule(&self, document: &Features<'_>) -> Measure {
+        Measure::below("blocked_links", self.blocked_share(document), limit(self.config.link_share))
+    }
+}
+
 impl FilterPlugin for BlockedUrls {
     fn build(config: Self::Config, cx: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError> {
         Ok(Box::new(Self::new(config, cx)?))
@@ -141,20 +160,13 @@ impl Filter for BlockedUrls {
     }
 
     fn judge(&self, document: &Features<'_>) -> Verdict {
-        if let Some(Blocked { what, weight }) = self.own_address(document)
-            && weight >= self.config.min_weight
-        {
-            return match what {
-                BlockedPart::Domain => Verdict::drop("blocked_domain", weight),
-                BlockedPart::Word => Verdict::drop("blocked_url_word", weight),
-                BlockedPart::Category(name) => Verdict::drop(format!("blocked_category_{name}"), weight),
-            };
-        }
-        let share = self.blocked_share(document);
-        if share > 0.0 && share >= self.config.link_share {
-            return Verdict::drop("blocked_links", share);
-        }
-        Verdict::Keep
+        // A blocked address is reason enough: nobody has to look for links.
+        let links = iter::once_with(|| self.links_rule(document));
+        Measure::verdict(self.address_rule(document).into_iter().chain(links))
+    }
+
+    fn measure(&self, document: &Features<'_>) -> Vec<Measure> {
+        self.address_rule(document).into_iter().chain([self.links_rule(document)]).collect()
     }
 
     fn fingerprint(&self) -> String {

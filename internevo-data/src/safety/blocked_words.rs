@@ -11,12 +11,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    entries, fingerprint,
+    entries, fingerprint, limit,
     lists::{ALLOWED_PHRASES, CONTEXTS, HARD_WORDS, SOFT_WORDS},
     matcher::{WordMatch, WordMatcher, folded},
     refused,
 };
-use crate::{Features, Filter, FilterContext, FilterPlugin, Verdict, register_filter};
+use crate::{Features, Filter, FilterContext, FilterPlugin, Measure, Verdict, register_filter};
 
 /// Settings of `blocked_words`.
 ///
@@ -266,16 +266,16 @@ impl Filter for BlockedWords {
     }
 
     fn judge(&self, document: &Features<'_>) -> Verdict {
+        Measure::verdict(self.measure(document))
+    }
+
+    fn measure(&self, document: &Features<'_>) -> Vec<Measure> {
         let hits = self.hits(document.text());
-        let hard = self.hard_density(&hits, document);
-        if hard > 0.0 && hard >= self.config.hard_per_thousand {
-            return Verdict::drop("blocked_words_hard", hard);
-        }
-        let soft = self.soft_density(&hits, document);
-        if soft > 0.0 && soft >= self.config.soft_per_thousand {
-            return Verdict::drop("blocked_words_soft", soft);
-        }
-        Verdict::Keep
+        let (hard, soft) = (self.hard_density(&hits, document), self.soft_density(&hits, document));
+        vec![
+            Measure::below("blocked_words_hard", hard, limit(self.config.hard_per_thousand)),
+            Measure::below("blocked_words_soft", soft, limit(self.config.soft_per_thousand)),
+        ]
     }
 
     fn fingerprint(&self) -> String {

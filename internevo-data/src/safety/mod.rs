@@ -66,6 +66,11 @@ fn refused(plugin: &'static str, reason: impl std::fmt::Display) -> PluginError 
     PluginError::Build { plugin, reason: reason.to_string() }
 }
 
+/// The limit of a rule that has nothing to say where nothing is found, whatever the settings.
+fn limit(setting: f64) -> f64 {
+    setting.max(f64::MIN_POSITIVE)
+}
+
 /// Hash of a list's entries: a finished stage is redone when a list file changes.
 fn fingerprint<'a>(entries: impl IntoIterator<Item = &'a String>) -> String {
     let mut hasher = blake3::Hasher::new();

@@ -28,9 +28,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Address, BlockedUrls, BlockedUrlsConfig, BlockedWords, BlockedWordsConfig, PersonalData, PersonalDataConfig,
-    Pornography, Toxicity, TrainedConfig, TrainedFilter, WordHits,
+    Pornography, Toxicity, TrainedConfig, TrainedFilter, WordHits, limit,
 };
-use crate::{Features, Filter, FilterContext, FilterPlugin, Verdict, register_filter};
+use crate::{Features, Filter, FilterContext, FilterPlugin, Measure, Verdict, register_filter};
 
 /// Something that is measured of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -225,6 +225,10 @@ impl FilterPlugin for SafetyPolicy {
 register_filter!(SafetyPolicy);
 
 impl SafetyPolicy {
+    fn measured<'a, 'b>(&'a self, document: &'a Features<'b>) -> Measured<'a, 'b> {
+        Measured { meters: &self.meters, document, words: OnceCell::new() }
+    }
+
     fn policy(&self, document: &Features<'_>) -> &Policy {
         if self.sources.is_empty() {
             return &self.all;
@@ -241,20 +245,39 @@ impl SafetyPolicy {
 }
 
 impl Policy {
+    /// The limits of single signals, each measured when it is asked for.
+    fn single_rules(&self, measured: &Measured<'_, '_>) -> impl Iterator<Item = Measure> {
+        let rule = move |(signal, most): (&Signal, &f64)| {
+            Measure::below(format!("safety_{}", signal.name()), measured.of(*signal), limit(*most))
+        };
+        self.any.iter().map(rule)
+    }
+
+    /// The weighted signals; none where nothing is added up.
+    fn parts(&self, measured: &Measured<'_, '_>) -> Vec<(f64, Signal)> {
+        self.weights.iter().map(|(signal, weight)| (weight * measured.of(*signal), *signal)).collect()
+    }
+
+    /// The limit of the sum, without the signals that decide: [`Policy::judge`] names them.
+    fn sum_rule(&self, parts: &[(f64, Signal)]) -> Option<Measure> {
+        let sum = parts.iter().map(|(part, _)| part).sum();
+        (!parts.is_empty()).then(|| Measure::below("safety_sum", sum, self.max_sum))
+    }
+
     fn judge(&self, measured: &Measured<'_, '_>) -> Verdict {
-        for (signal, limit) in &self.any {
-            let value = measured.of(*signal);
-            if value > 0.0 && value >= *limit {
-                return Verdict::drop(format!("safety_{}", signal.name()), value);
-            }
+        let single = Measure::verdict(self.single_rules(measured));
+        if !single.keeps() {
+            return single;
         }
-        let mut parts: Vec<(f64, Signal)> =
-            self.weights.iter().map(|(signal, weight)| (weight * measured.of(*signal), *signal)).collect();
-        let sum: f64 = parts.iter().map(|(part, _)| part).sum();
-        if parts.is_empty() || sum < self.max_sum {
-            return Verdict::Keep;
+        let mut parts = self.parts(measured);
+        match self.sum_rule(&parts).filter(Measure::is_violated) {
+            Some(sum) => Verdict::drop(format!("safety_sum_of_{}", deciding(&mut parts, self.max_sum)), sum.value),
+            None => Verdict::Keep,
         }
-        Verdict::drop(format!("safety_sum_of_{}", deciding(&mut parts, self.max_sum)), sum)
+    }
+
+    fn measure(&self, measured: &Measured<'_, '_>) -> Vec<Measure> {
+        self.single_rules(measured).chain(self.sum_rule(&self.parts(measured))).collect()
     }
 }
 
@@ -278,7 +301,11 @@ impl Filter for SafetyPolicy {
     }
 
     fn judge(&self, document: &Features<'_>) -> Verdict {
-        self.policy(document).judge(&Measured { meters: &self.meters, document, words: OnceCell::new() })
+        self.policy(document).judge(&self.measured(document))
+    }
+
+    fn measure(&self, document: &Features<'_>) -> Vec<Measure> {
+        self.policy(document).measure(&self.measured(document))
     }
 
     fn fingerprint(&self) -> String {

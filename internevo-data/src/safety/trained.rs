@@ -13,7 +13,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::refused;
-use crate::{Features, Filter, FilterContext, FilterPlugin, Verdict, classifier::TextClassifier, register_filter};
+use crate::{
+    Features, Filter, FilterContext, FilterPlugin, Measure, Verdict, classifier::TextClassifier, register_filter,
+};
 
 /// What a classifier finds.
 pub trait Subject: Send + Sync + 'static {
@@ -131,8 +133,11 @@ impl<S: Subject> Filter for TrainedFilter<S> {
     }
 
     fn judge(&self, document: &Features<'_>) -> Verdict {
-        let probability = self.probability(document);
-        if probability >= self.config.threshold { Verdict::drop(S::NAME, probability) } else { Verdict::Keep }
+        Measure::verdict(self.measure(document))
+    }
+
+    fn measure(&self, document: &Features<'_>) -> Vec<Measure> {
+        vec![Measure::below(S::NAME, self.probability(document), self.config.threshold)]
     }
 
     fn fingerprint(&self) -> String {

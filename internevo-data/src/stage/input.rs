@@ -24,6 +24,17 @@ pub struct InputFile {
 }
 
 impl InputFile {
+    /// A file of records. A name of no known format counts as JSON lines.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub(crate) fn of_records(path: &Path) -> Result<Self, StorageError> {
+        let metadata = fs::metadata(path).map_err(StorageError::at("read", path))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let file = input_file(path.to_owned(), name, &metadata);
+        Ok(if file.holds_records() { file } else { Self { name: format!("{}.jsonl", file.name), ..file } })
+    }
+
     /// Does the file hold one document a line?
     pub fn is_jsonl(&self) -> bool {
         RecordFormat::of(&self.name) == Some(RecordFormat::Jsonl)

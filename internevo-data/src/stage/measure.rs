@@ -11,7 +11,7 @@ use super::{
     Strategies,
     input::{InputFile, find_inputs},
     progress::Progress,
-    reader::{Chunk, ChunkReader, Item},
+    reader::{Chunk, ChunkReader, Item, in_chunks},
     request::StageRequest,
     writer::Position,
 };
@@ -57,10 +57,11 @@ fn write_all(
     let mut report = MeasureReport::default();
     let mut file = AtomicFile::create(out)?;
     let mut reader = ChunkReader::new(inputs, Position::default(), CHUNK_BYTES);
-    while let Some(chunk) = reader.next_chunk()? {
-        let measured: Vec<_> = chunk.items.par_iter().map(|item| measured(item, &chunk, inputs, strategies)).collect();
+    let measure =
+        |chunk: &Chunk| Ok(chunk.items.par_iter().map(|item| measured(item, chunk, inputs, strategies)).collect());
+    in_chunks(&mut reader, measure, |chunk, found: Vec<Option<Measured>>| {
         let before = report.documents;
-        for measured in measured {
+        for measured in found {
             let Some(Measured { line, values }) = measured else {
                 report.broken += 1;
                 continue;
@@ -73,10 +74,8 @@ fn write_all(
             file.write_all(&line).map_err(StorageError::at("write", out))?;
         }
         progress.advance(chunk.stored, report.documents - before, report.documents - before);
-        if progress.cancelled() {
-            return Err(DataError::Interrupted { stage: "score".into() });
-        }
-    }
+        if progress.cancelled() { Err(DataError::Interrupted { stage: "score".into() }) } else { Ok(()) }
+    })?;
     file.commit()?;
     Ok(report)
 }

@@ -6,7 +6,7 @@
 //! | `strategy.rs` | which filters judge which documents: [`Strategies`] |
 //! | `run.rs` | the run itself: [`run_stage`] |
 //! | `measure.rs` | what the filters of a stage measure, without judging: [`measure`] |
-//! | `input.rs`, `reader.rs` | the files of an input, and their lines in chunks |
+//! | `input.rs`, `reader.rs` | the files of an input, and the run over their lines in chunks |
 //! | `output.rs` | one chunk's lines and counts on their way out: [`ChunkOutput`], [`Rejection`] |
 //! | `writer.rs` | the output folder: [`StageWriter`], and what makes it resumable |
 //! | `report.rs` | [`StageReport`], the content of `report.json` |
@@ -38,6 +38,6 @@ pub use self::{
     writer::{REPORT, StageWriter, finished},
 };
 pub(crate) use self::{
-    reader::{Chunk, ChunkReader, Item},
+    reader::{Chunk, ChunkReader, Item, in_chunks},
     writer::Position,
 };

@@ -108,18 +108,6 @@ impl ChunkOutput {
         totals[index].seconds += seconds;
     }
 
-    /// Documents and kept documents so far.
-    pub fn documents(&self) -> (u64, u64) {
-        (self.counts.documents_in, self.counts.documents_kept)
-    }
-
-    /// Appends a later chunk's results.
-    pub fn append(&mut self, later: &Self) {
-        self.kept.extend_from_slice(&later.kept);
-        self.rejected.extend_from_slice(&later.rejected);
-        self.counts.add(&later.counts);
-    }
-
     fn count(&mut self, text_bytes: usize) {
         self.counts.documents_in += 1;
         self.counts.bytes_in += text_bytes as u64;

@@ -1,4 +1,4 @@
-//! Input in chunks of bounded size, each from one output part, with the place that follows it.
+//! Input in chunks of bounded size, each from one output part, with the place that follows it; and the run over them.
 
 use std::{ops::Range, path::Path};
 
@@ -9,6 +9,9 @@ use crate::{
     document::{Document, LineFault, default_id},
     format::{self, RawRecord, RecordReader, encoding::decode_declared, open_records},
 };
+
+/// Bytes of the items that one task of the thread pool gets: enough to be worth a task, few enough to share a chunk evenly.
+const TASK_BYTES: usize = 64 << 10;
 
 /// Files that are one document each share an output part up to this size, stored bytes.
 const PART_BYTES: u64 = 64 << 20;
@@ -60,6 +63,21 @@ impl Chunk {
             default_id(Path::new(&file.name), item.line)
         })?;
         Ok((document, named))
+    }
+
+    /// The items of each task, as indices.
+    pub fn tasks(&self) -> Vec<Range<usize>> {
+        let (mut tasks, mut first) = (Vec::new(), 0);
+        for (at, item) in self.items.iter().enumerate() {
+            if item.bytes.end - self.items[first].bytes.start >= TASK_BYTES {
+                tasks.push(first..at + 1);
+                first = at + 1;
+            }
+        }
+        if first < self.items.len() {
+            tasks.push(first..self.items.len());
+        }
+        tasks
     }
 
     fn push(&mut self, file: usize, line: u64, bytes: &[u8], fault: Option<LineFault>) {
@@ -134,6 +152,31 @@ impl<'a> ChunkReader<'a> {
         self.open = Some(reader);
         Ok(())
     }
+}
+
+/// Runs over the chunks of `reader`: `work` makes something of each, on all threads, and `take` gets what it made, both in order. While
+/// a chunk is worked on, the next is read and the one before is taken: neither the input nor the output makes the others wait.
+///
+/// # Errors
+/// What the first chunk fails with that fails. Chunks before it are taken, those after it are not.
+pub(crate) fn in_chunks<T: Send, E: From<StorageError> + Send>(
+    reader: &mut ChunkReader<'_>,
+    mut work: impl FnMut(&Chunk) -> Result<T, E> + Send,
+    mut take: impl FnMut(&Chunk, T) -> Result<(), E> + Send,
+) -> Result<(), E> {
+    let mut next = reader.next_chunk();
+    let mut before: Option<(Chunk, T)> = None;
+    while let Ok(Some(chunk)) = next {
+        let done = before.take();
+        let read = || reader.next_chunk();
+        let take = || done.map_or(Ok(()), |(chunk, made)| take(&chunk, made));
+        let (worked, (ahead, taken)) = rayon::join(|| work(&chunk), || rayon::join(read, take));
+        taken?;
+        before = Some((chunk, worked?));
+        next = ahead;
+    }
+    before.map_or(Ok(()), |(chunk, made)| take(&chunk, made))?;
+    next.map_or_else(|error| Err(error.into()), |_| Ok(()))
 }
 
 /// A file that is one document: UTF-8, or what its byte order mark or its own declaration says.

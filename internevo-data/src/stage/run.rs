@@ -1,6 +1,6 @@
 //! The run of a stage over its input: chunk by chunk, the documents of a chunk in parallel, the output in the input's order.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, ops::Range, time::Duration};
 
 use rayon::prelude::*;
 
@@ -8,7 +8,7 @@ use super::{
     input::{InputFile, find_inputs},
     output::{ChunkOutput, Rejection},
     progress::Progress,
-    reader::{Chunk, ChunkReader, Item},
+    reader::{Chunk, ChunkReader, Item, in_chunks},
     report::StageReport,
     request::{Plan, StageRequest},
     writer::{StageWriter, finished, write_report},
@@ -35,9 +35,6 @@ impl Default for Steps {
         Self { chunk_bytes: 4 << 20, checkpoint_bytes: 64 << 20 }
     }
 }
-
-/// Documents per task of the thread pool.
-const TASK_ITEMS: usize = 8;
 
 /// Filter name in the rejections of lines that are no documents.
 const READER: &str = "reader";
@@ -114,27 +111,22 @@ impl<'a> Run<'a> {
         let mut reader = ChunkReader::new(self.inputs, position, steps.chunk_bytes);
         let mut warned = HashSet::new();
         let mut since_checkpoint = 0;
-        let mut next = reader.next_chunk()?;
-        while let Some(chunk) = next {
-            // One thread reads ahead while the others work.
-            let (output, ahead) = rayon::join(|| self.chunk(&chunk), || reader.next_chunk());
-            self.check_filters()?;
+        let judge = |chunk: &Chunk| self.chunk(chunk);
+        in_chunks(&mut reader, judge, |chunk, tasks| {
             writer.begin_part(chunk.part)?;
-            writer.append(&output.lines)?;
-            self.warn(&output.faults, &mut warned, progress);
-            let (documents, kept) = output.lines.documents();
-            progress.advance(chunk.stored, documents, kept);
+            for Judged { lines, faults } in &tasks {
+                writer.append(lines)?;
+                self.warn(faults, &mut warned, progress);
+            }
+            writer.tell(progress, chunk.stored);
             since_checkpoint += chunk.items.iter().map(|item| chunk.bytes(item).len()).sum::<usize>();
             let cancelled = progress.cancelled();
             if cancelled || since_checkpoint >= steps.checkpoint_bytes {
                 writer.checkpoint(chunk.next)?;
                 since_checkpoint = 0;
             }
-            if cancelled {
-                return Err(DataError::Interrupted { stage: self.request.stage.to_owned() });
-            }
-            next = ahead?;
-        }
+            if cancelled { Err(DataError::Interrupted { stage: self.request.stage.to_owned() }) } else { Ok(()) }
+        })?;
         if writer.documents_in() == 0 {
             return Err(DataError::EmptyInput { path: self.request.input.clone() });
         }
@@ -147,19 +139,15 @@ impl<'a> Run<'a> {
     }
 
     /// Judges the documents of a chunk.
-    fn chunk(&self, chunk: &Chunk) -> Judged {
-        let judge = |items: &[Item]| {
+    fn chunk(&self, chunk: &Chunk) -> Result<Vec<Judged>, DataError> {
+        let judge = |items: Range<usize>| {
             let mut judged = Judged::default();
-            items.iter().for_each(|item| self.item(item, chunk, &mut judged));
+            chunk.items[items].iter().for_each(|item| self.item(item, chunk, &mut judged));
             judged
         };
-        let tasks: Vec<Judged> = chunk.items.par_chunks(TASK_ITEMS).map(judge).collect();
-        let mut all = Judged::default();
-        for task in tasks {
-            all.lines.append(&task.lines);
-            all.faults.extend(task.faults);
-        }
-        all
+        let tasks = chunk.tasks().into_par_iter().map(judge).collect();
+        self.check_filters()?;
+        Ok(tasks)
     }
 
     fn item(&self, item: &Item, chunk: &Chunk, judged: &mut Judged) {

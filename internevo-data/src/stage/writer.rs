@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     output::ChunkOutput,
+    progress::Progress,
     report::StageReport,
     usage::{cpu_seconds, peak_rss_bytes},
 };
@@ -60,6 +61,8 @@ pub struct StageWriter {
     output: PathBuf,
     report: StageReport,
     part: Option<Part>,
+    /// Documents, and kept ones, that a progress heard of.
+    told: [u64; 2],
     started: Instant,
     cpu_started: f64,
     /// Held as long as the writer lives; the system drops it with the process.
@@ -128,7 +131,8 @@ impl StageWriter {
             return Err(DataError::Busy { path: output.to_owned() });
         }
         let (started, cpu_started) = (Instant::now(), cpu_seconds());
-        Ok(Self { output: output.to_owned(), report, part: None, started, cpu_started, _lock: lock })
+        let told = [report.documents_in, report.documents_kept];
+        Ok(Self { output: output.to_owned(), report, part: None, told, started, cpu_started, _lock: lock })
     }
 
     /// Reopens a part and cuts it to `lengths`; false when it is shorter than that.
@@ -185,6 +189,13 @@ impl StageWriter {
         }
         self.report.add(&chunk.counts);
         Ok(())
+    }
+
+    /// Tells `progress` of `stored` bytes of the input that are done, and of the documents appended since the last call.
+    pub(crate) fn tell(&mut self, progress: &dyn Progress, stored: u64) {
+        let now = [self.report.documents_in, self.report.documents_kept];
+        progress.advance(stored, now[0] - self.told[0], now[1] - self.told[1]);
+        self.told = now;
     }
 
     /// Documents appended so far, those of interrupted attempts included.

@@ -12,7 +12,8 @@ use std::{
 
 use internevo_core::storage::{AtomicFile, StorageError, write_atomic};
 
-use super::{StoreError, jsonl::write_list, map::MappedFile, npy, with_suffix};
+use super::{StoreError, jsonl::write_list, npy, with_suffix};
+use crate::mapped::MappedFile;
 
 /// A shard never reaches this size: offsets are int32.
 const SHARD_LIMIT: u64 = i32::MAX as u64;

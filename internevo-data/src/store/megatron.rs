@@ -24,7 +24,8 @@ use std::{
 
 use internevo_core::storage::{AtomicFile, StorageError};
 
-use super::{StoreError, map::MappedFile, with_suffix};
+use super::{StoreError, with_suffix};
+use crate::mapped::MappedFile;
 
 const MAGIC: &[u8; 9] = b"MMIDIDX\0\0";
 const VERSION: u64 = 1;

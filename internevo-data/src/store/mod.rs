@@ -7,14 +7,12 @@
 //! | `internevo.rs` | InternEvo's JSON lines with a numpy table, `npy.rs` the table |
 //! | `jsonl.rs`, `parquet.rs` | a line or a row a document (`parquet.rs`: feature `parquet`) |
 //! | `sink.rs`, `builtin.rs` | what a token sink is, and the writers above by their names |
-//! | `map.rs` | files mapped into memory |
 //!
 //! [`TokenStore`] joins any number of files into one list of documents. Not here: what a row of training data is (`loader`).
 
 mod builtin;
 mod internevo;
 mod jsonl;
-mod map;
 mod megatron;
 mod npy;
 #[cfg(feature = "parquet")]

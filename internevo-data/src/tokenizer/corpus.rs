@@ -6,17 +6,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use internevo_core::storage;
+use internevo_core::storage::{self, StorageError};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Tokenizer, TokenizerError};
 use crate::{
-    document::{Document, read_jsonl},
+    DataError, Document,
+    stage::{Chunk, ChunkReader, InputFile, Item, Position, in_chunks},
     store::{StoreError, TokenSink, TokenSinkContext, token_sink, with_suffix},
 };
 
-/// Documents are encoded in batches of about this many bytes of text.
-const BATCH_BYTES: usize = 8 << 20;
+/// Bytes of input per chunk.
+const CHUNK_BYTES: usize = 4 << 20;
 
 /// What to encode and where to.
 pub struct EncodeRequest<'a> {
@@ -31,7 +33,7 @@ pub struct EncodeRequest<'a> {
     /// Settings of the sink.
     pub sink_settings: &'a toml::Table,
     /// Which store a document goes to, by name: `train`, `valid`.
-    pub split_of: &'a dyn Fn(&Document) -> &'static str,
+    pub split_of: &'a (dyn Fn(&Document) -> &'static str + Sync),
 }
 
 /// Totals of one store; `<split>.stats.json`.
@@ -64,27 +66,29 @@ pub struct EncodeReport {
 /// # Errors
 /// [`TokenizerError::EmptyCorpus`] without documents; [`TokenizerError::Data`] for a line that is none, with file and line;
 /// errors of the tokenizer and the store. Stores appear only when everything was encoded.
-pub fn encode_corpus(request: &EncodeRequest<'_>, progress: &dyn Fn(u64)) -> Result<EncodeReport, TokenizerError> {
+pub fn encode_corpus(
+    request: &EncodeRequest<'_>,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<EncodeReport, TokenizerError> {
+    let files = record_files(request.inputs)?;
     let mut stores: BTreeMap<&'static str, SplitWriter> = BTreeMap::new();
-    let mut batch = Batch::default();
     let mut bytes = 0;
-    for input in request.inputs {
-        for document in read_jsonl(input)? {
-            let document = document?;
-            batch.splits.push((request.split_of)(&document));
-            batch.bytes += document.text.len();
-            batch.ids.push(document.id);
-            batch.texts.push(document.text);
-            if batch.bytes >= BATCH_BYTES {
-                bytes += batch.bytes as u64;
-                std::mem::take(&mut batch).write(request, &mut stores)?;
-                progress(bytes);
+    let encode = |chunk: &Chunk| {
+        let encoded: Vec<_> = chunk.items.par_iter().map(|item| Encoded::of(item, chunk, &files, request)).collect();
+        // Collected in order first, so that the error is always that of the first document.
+        encoded.into_iter().collect()
+    };
+    in_chunks(&mut ChunkReader::new(&files, Position::default(), CHUNK_BYTES), encode, |_, found: Vec<Encoded>| {
+        for document in found {
+            bytes += document.bytes as u64;
+            if !stores.contains_key(document.split) {
+                stores.insert(document.split, SplitWriter::create(request, document.split)?);
             }
+            stores.get_mut(document.split).expect("made above").push(&document)?;
         }
-    }
-    bytes += batch.bytes as u64;
-    batch.write(request, &mut stores)?;
-    progress(bytes);
+        progress(bytes);
+        Ok::<(), TokenizerError>(())
+    })?;
     if stores.is_empty() {
         return Err(TokenizerError::EmptyCorpus { path: request.inputs.first().cloned() });
     }
@@ -98,30 +102,63 @@ pub fn encode_corpus(request: &EncodeRequest<'_>, progress: &dyn Fn(u64)) -> Res
     Ok(report)
 }
 
-/// Documents on their way to the stores.
-#[derive(Default)]
-struct Batch {
-    splits: Vec<&'static str>,
-    ids: Vec<String>,
-    texts: Vec<String>,
-    bytes: usize,
+/// Bytes of text of the documents of `inputs` (as [`EncodeRequest::inputs`]), by the name that `key` gives each: its package, its source.
+///
+/// # Errors
+/// A file that cannot be read; a line that is no document, with file and line.
+pub fn text_bytes_by(
+    inputs: &[PathBuf],
+    key: &(dyn Fn(&Document) -> String + Sync),
+) -> Result<BTreeMap<String, u64>, DataError> {
+    let files = record_files(inputs)?;
+    let mut totals = BTreeMap::new();
+    let read = |chunk: &Chunk| {
+        let bytes_of = |item: &Item| {
+            let document = read_document(item, chunk, &files)?;
+            Ok((key(&document), document.text.len() as u64))
+        };
+        let named: Vec<Result<(String, u64), DataError>> = chunk.items.par_iter().map(bytes_of).collect();
+        named.into_iter().collect::<Result<Vec<_>, DataError>>()
+    };
+    in_chunks(&mut ChunkReader::new(&files, Position::default(), CHUNK_BYTES), read, |_, named| {
+        named.into_iter().for_each(|(name, bytes)| *totals.entry(name).or_default() += bytes);
+        Ok(())
+    })?;
+    Ok(totals)
 }
 
-impl Batch {
-    fn write(
-        self,
+fn record_files(inputs: &[PathBuf]) -> Result<Vec<InputFile>, StorageError> {
+    inputs.iter().map(|path| InputFile::of_records(path)).collect()
+}
+
+fn read_document(item: &Item, chunk: &Chunk, files: &[InputFile]) -> Result<Document, DataError> {
+    let (document, _) = chunk
+        .document(item, files)
+        .map_err(|fault| DataError::invalid(&files[item.file].path, item.line, fault.to_string()))?;
+    Ok(document)
+}
+
+/// A document on its way to a store.
+struct Encoded {
+    split: &'static str,
+    id: String,
+    /// Of its text.
+    bytes: usize,
+    /// With the one that ends it.
+    tokens: Vec<i32>,
+}
+
+impl Encoded {
+    fn of(
+        item: &Item,
+        chunk: &Chunk,
+        files: &[InputFile],
         request: &EncodeRequest<'_>,
-        stores: &mut BTreeMap<&'static str, SplitWriter>,
-    ) -> Result<(), TokenizerError> {
-        let encoded = request.tokenizer.encode_batch(&self.texts)?;
-        for (((split, id), text), tokens) in self.splits.into_iter().zip(&self.ids).zip(&self.texts).zip(encoded) {
-            if !stores.contains_key(split) {
-                stores.insert(split, SplitWriter::create(request, split)?);
-            }
-            let store = stores.get_mut(split).expect("made above");
-            store.push(id, text.len(), tokens, request.tokenizer.eos_id())?;
-        }
-        Ok(())
+    ) -> Result<Self, TokenizerError> {
+        let document = read_document(item, chunk, files)?;
+        let ids = request.tokenizer.encode(&document.text)?;
+        let tokens = ids.into_iter().chain([request.tokenizer.eos_id()]).map(|id| id as i32).collect();
+        Ok(Self { split: (request.split_of)(&document), bytes: document.text.len(), id: document.id, tokens })
     }
 }
 
@@ -140,15 +177,14 @@ impl SplitWriter {
         Ok(Self { sink, stats })
     }
 
-    fn push(&mut self, id: &str, bytes: usize, ids: Vec<u32>, eos: u32) -> Result<(), StoreError> {
-        let tokens: Vec<i32> = ids.into_iter().chain([eos]).map(|id| id as i32).collect();
-        for token in &tokens {
+    fn push(&mut self, document: &Encoded) -> Result<(), StoreError> {
+        for token in &document.tokens {
             self.stats.histogram[*token as usize] += 1;
         }
         self.stats.documents += 1;
-        self.stats.tokens += tokens.len() as u64;
-        self.stats.bytes += bytes as u64;
-        self.sink.push(id, &tokens)
+        self.stats.tokens += document.tokens.len() as u64;
+        self.stats.bytes += document.bytes as u64;
+        self.sink.push(&document.id, &document.tokens)
     }
 
     fn finish(self) -> Result<SplitStats, StoreError> {
@@ -290,6 +326,16 @@ mod tests {
         assert!(message.contains("did you mean `megatron`?") && message.contains("jsonl"), "{message}");
         let message = refused("megatron", "token_type = 'float'");
         assert!(message.contains("token_type") && message.contains("uint16"), "{message}");
+    }
+
+    #[test]
+    fn bytes_of_text_are_added_up_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let (inputs, texts) = corpus(folder.path());
+        let found = text_bytes_by(&inputs, &|document| split_of(document).to_owned()).unwrap();
+        let all: usize = texts.iter().map(String::len).sum();
+        assert_eq!(found["valid"], texts[4].len() as u64);
+        assert_eq!((found.len(), found["train"] + found["valid"]), (2, all as u64));
     }
 
     #[test]

@@ -28,7 +28,7 @@ use internevo_core::storage::{self, StorageError};
 
 pub use self::{
     assemble::{special_tokens_map, tokenizer_config},
-    corpus::{EncodeReport, EncodeRequest, SplitStats, encode_corpus},
+    corpus::{EncodeReport, EncodeRequest, SplitStats, encode_corpus, text_bytes_by},
     split::PATTERN,
     train::train,
 };

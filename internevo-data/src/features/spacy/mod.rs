@@ -51,22 +51,30 @@ static NEUTRAL: LazyLock<Rules> = LazyLock::new(|| Rules::new(Dialect::Neutral))
 
 /// The words of `text`.
 pub(super) fn tokenize(text: &str, dialect: Dialect) -> Vec<Word<'_>> {
+    let mut words = Vec::with_capacity(text.len() / 5 + 4);
+    push_words(text, dialect, &mut words);
+    words
+}
+
+/// Appends the words of `text`.
+pub(super) fn push_words<'a>(text: &'a str, dialect: Dialect, words: &mut Vec<Word<'a>>) {
     let rules: &Rules = match dialect {
         Dialect::English => &ENGLISH,
         Dialect::Neutral => &NEUTRAL,
     };
-    let mut words = Vec::with_capacity(text.len() / 5 + 4);
-    let mut torn = false;
+    let (first, mut torn) = (words.len(), false);
     stretches(text, |stretch, kind| match kind {
-        Kind::Letters | Kind::Digits => rules.push_plain(stretch, kind == Kind::Letters, &mut words),
-        Kind::Sentence => rules.push_with_mark(stretch, &mut words),
+        Kind::Letters | Kind::Digits => rules.push_plain(stretch, kind == Kind::Letters, words),
+        Kind::Sentence => rules.push_with_mark(stretch, words),
         Kind::Other => {
             let first = words.len();
-            rules.push_general(stretch, &mut words);
+            rules.push_general(stretch, words);
             torn |= rules.special.tears(&words[first..]);
         }
     });
-    if torn { rules.special.mend(text, &words) } else { words }
+    if torn {
+        rules.special.mend(text, words, first);
+    }
 }
 
 /// What a stretch between white space is made of. All but the last are short cuts.
@@ -222,6 +230,10 @@ impl Rules {
         }
         if let Some(case) = self.special.find_text(core) {
             return case.push(core, words);
+        }
+        // Neither a URL nor an infix is made of these alone.
+        if core.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            return words.push(Word::new(core));
         }
         if url::is_url(core) {
             return words.push(Word::new(core));

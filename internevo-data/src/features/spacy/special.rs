@@ -31,14 +31,36 @@ pub(super) struct SpecialCases {
     cases: Vec<SpecialCase>,
     /// Hash of the text and number of the case, open addressing; a hash of 0 marks a free slot.
     slots: Vec<(u64, u32)>,
-    /// Longest text, bytes.
-    longest: usize,
-    /// Hashes of all texts: nearly every word is turned away here.
+    /// By first byte: the lengths of the texts that begin with it, a bit each. Most words are turned away here, before they are hashed.
+    lengths: Lengths,
+    /// Hashes of all texts: nearly every word that is left is turned away here.
     texts: Filter,
     /// What the affix rules make of a case that they tear apart, by the hash of the first token: hashes of all, and the case.
     torn: HashMap<u64, Vec<(Vec<u64>, u32)>>,
     /// The keys of `torn`.
     starts: Filter,
+}
+
+/// Lengths of texts (below 64 bytes) by first byte.
+struct Lengths(Box<[u64; 256]>);
+
+impl Default for Lengths {
+    fn default() -> Self {
+        Self(Box::new([0; 256]))
+    }
+}
+
+impl Lengths {
+    fn add(&mut self, text: &str) {
+        assert!(text.len() < 64, "special cases are short");
+        self.0[usize::from(text.as_bytes()[0])] |= 1 << text.len();
+    }
+
+    #[inline]
+    fn may_have(&self, text: &str) -> bool {
+        let first = text.as_bytes().first();
+        text.len() < 64 && first.is_some_and(|first| self.0[usize::from(*first)] >> text.len() & 1 == 1)
+    }
 }
 
 /// A set of hashes by 16 of their bits: small enough for the processor's first cache, wrong for one in fifty others.
@@ -87,7 +109,7 @@ impl SpecialCases {
         }
         self.slots[slot] = (hash, number);
         self.texts.add(hash);
-        self.longest = self.longest.max(case.text.len());
+        self.lengths.add(case.text);
         if tokens.len() > 1 {
             self.starts.add(tokens[0]);
             self.torn.entry(tokens[0]).or_default().push((tokens, number));
@@ -98,7 +120,7 @@ impl SpecialCases {
     /// The case `text`, whose hash is `hash`.
     #[inline]
     pub(super) fn find(&self, text: &str, hash: u64) -> Option<&SpecialCase> {
-        if text.len() > self.longest || !self.texts.may_have(hash) {
+        if !self.lengths.may_have(text) || !self.texts.may_have(hash) {
             return None;
         }
         let mut slot = hash as usize % SLOTS;
@@ -114,8 +136,7 @@ impl SpecialCases {
     /// The case `text`.
     #[inline]
     pub(super) fn find_text(&self, text: &str) -> Option<&SpecialCase> {
-        let is_short = !text.is_empty() && text.len() <= self.longest;
-        if is_short { self.find(text, xxh3_64(text.as_bytes())) } else { None }
+        if self.lengths.may_have(text) { self.find(text, xxh3_64(text.as_bytes())) } else { None }
     }
 
     /// Do these words, of one stretch, hold a torn special case?
@@ -134,29 +155,22 @@ impl SpecialCases {
         fitting.map(|(tokens, case)| (tokens.len(), *case))
     }
 
-    /// Puts torn cases together, longer ones first, then earlier ones. Words of a case that stand apart are left as they are, but
-    /// they are taken all the same.
-    pub(super) fn mend<'a>(&self, text: &'a str, words: &[Word<'a>]) -> Vec<Word<'a>> {
-        let mut mended = vec![None; words.len()];
-        for (at, length, case) in self.chosen(text, words) {
-            let (first, last) = (words[at].start(text), &words[at + length - 1]);
-            let whole = &text[first..last.start(text) + last.text.len()];
-            if whole == self.cases[case as usize].text {
-                mended[at] = Some((length, whole, case));
-            }
+    /// Puts torn cases among `words[first..]` together, longer ones first, then earlier ones. Words of a case that stand apart are left
+    /// as they are, but they are taken all the same.
+    pub(super) fn mend<'a>(&self, text: &'a str, words: &mut Vec<Word<'a>>, first: usize) {
+        let mut mended = self.chosen(text, &words[first..]);
+        mended.retain(|(at, length, case)| {
+            whole(text, &words[first + at..first + at + length]) == self.cases[*case as usize].text
+        });
+        mended.sort_unstable();
+        let torn = words.split_off(first);
+        let mut done = 0;
+        for (at, length, case) in mended {
+            words.extend_from_slice(&torn[done..at]);
+            self.cases[case as usize].push(whole(text, &torn[at..at + length]), words);
+            done = at + length;
         }
-        let (mut result, mut at) = (Vec::with_capacity(words.len()), 0);
-        while at < words.len() {
-            match mended[at] {
-                None => result.push(words[at]),
-                Some((length, whole, case)) => {
-                    self.cases[case as usize].push(whole, &mut result);
-                    at += length - 1;
-                }
-            }
-            at += 1;
-        }
-        result
+        words.extend_from_slice(&torn[done..]);
     }
 
     /// Torn cases that do not overlap: place, number of words, case.
@@ -165,7 +179,7 @@ impl SpecialCases {
         let end = |word: &Word<'_>| word.start(text) + word.text.len();
         let adjacent = |pair: &[Word<'_>]| matches!(&text[end(&pair[0])..pair[1].start(text)], "" | " ");
         let mut found = Vec::new();
-        for at in 0..words.len() {
+        for at in (0..words.len()).filter(|at| self.starts.may_have(words[*at].hash)) {
             let torn = self.torn_at(&words[at..]).map(|(length, case)| (at, length, case));
             found.extend(torn.filter(|(_, length, _)| words[at..at + length].windows(2).all(adjacent)));
         }
@@ -178,4 +192,10 @@ impl SpecialCases {
         });
         found
     }
+}
+
+/// The stretch of `text` from the first of these words to the last.
+fn whole<'a>(text: &'a str, words: &[Word<'a>]) -> &'a str {
+    let last = &words[words.len() - 1];
+    &text[words[0].start(text)..last.start(text) + last.text.len()]
 }

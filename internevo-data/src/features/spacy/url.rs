@@ -27,19 +27,20 @@ fn pattern(place: &str) -> Regex {
 
 /// Is `text` a URL as a whole?
 pub(super) fn is_url(text: &str) -> bool {
-    let (mut host, mut address) = (false, false);
-    for (dot, _) in text.match_indices('.') {
-        host |= may_be_top_level(&text[dot + 1..]);
-        address |= text.as_bytes().get(dot + 1).is_some_and(u8::is_ascii_digit);
+    let bytes = text.as_bytes();
+    let (mut host, mut numbers) = (false, 0);
+    for dot in memchr::memchr_iter(b'.', bytes) {
+        host |= may_be_top_level(&bytes[dot + 1..]);
+        numbers += usize::from(bytes.get(dot + 1).is_some_and(u8::is_ascii_digit));
     }
     let is_public = |address: &str| !PRIVATE.is_match(address);
     host && WITH_HOST.is_match(text)
-        || address && WITH_ADDRESS.captures(text).is_some_and(|found| is_public(&found["address"]))
+        || numbers >= 3 && WITH_ADDRESS.captures(text).is_some_and(|found| is_public(&found["address"]))
 }
 
 /// Cheap: do two characters of a top-level domain stand here, and what may follow one? Says yes to more than that.
-fn may_be_top_level(text: &str) -> bool {
+fn may_be_top_level(text: &[u8]) -> bool {
     let is_letter = |byte: &u8| byte.is_ascii_lowercase() || *byte >= 0x80;
-    let length = text.bytes().take_while(|byte| is_letter(byte)).count();
-    length >= 2 && matches!(text.as_bytes().get(length), None | Some(b':' | b'/' | b'?' | b'#'))
+    let length = text.iter().take_while(|byte| is_letter(byte)).count();
+    length >= 2 && matches!(text.get(length), None | Some(b':' | b'/' | b'?' | b'#'))
 }

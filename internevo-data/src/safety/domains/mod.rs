@@ -22,17 +22,16 @@ mod tests;
 use std::{
     fs::File,
     io::{BufReader, Read},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use internevo_core::storage::StorageError;
-use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 pub use self::build::DomainListBuilder;
 use super::address::Address;
-use crate::DataError;
+use crate::{DataError, mapped::MappedFile};
 
 const MAGIC: &[u8; 8] = b"INDOMS01";
 
@@ -96,8 +95,7 @@ impl Header {
 #[derive(Debug)]
 pub struct DomainList {
     header: Header,
-    path: PathBuf,
-    map: Mmap,
+    map: MappedFile,
     /// Where the header ends.
     body: usize,
 }
@@ -129,15 +127,12 @@ impl DomainList {
         if checksum(reader).map_err(failed)? != header.checksum {
             return Err(invalid("its content is not what was written; delete it to build it again"));
         }
-        // SAFETY: the file was written under a temporary name and renamed when whole, so a file under its name is never shortened or
-        // changed in place by this program; replacing it leaves this map on the old file.
-        let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
-        Ok(Self { header, path: path.to_owned(), map, body: body as usize })
+        Ok(Self { header, map: MappedFile::of(&file, path)?, body: body as usize })
     }
 
     /// Where the file is.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.map.path()
     }
 
     /// Number of different entries.

@@ -25,7 +25,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::scan::{Finding, find};
-use crate::{Features, Filter, Verdict, filter::Editor, register_filter};
+use super::limit;
+use crate::{Features, Filter, Measure, Verdict, filter::Editor, register_filter};
 
 /// A kind of personal data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -157,6 +158,10 @@ impl PersonalData {
         }
         1000.0 * hits as f64 / document.words().len().max(1) as f64
     }
+
+    fn density_rule(&self, hits: usize, document: &Features<'_>) -> Measure {
+        Measure::below("personal_data", self.density_of(hits, document), limit(self.config.per_thousand))
+    }
 }
 
 impl Filter for PersonalData {
@@ -166,12 +171,9 @@ impl Filter for PersonalData {
 
     fn judge(&self, document: &Features<'_>) -> Verdict {
         let findings = self.findings(document.text());
-        let density = self.density_of(findings.len(), document);
-        if density > 0.0 && density >= self.config.per_thousand {
-            return Verdict::drop("personal_data", density);
-        }
-        if document.is_code() {
-            return Verdict::Keep;
+        let verdict = Measure::verdict([self.density_rule(findings.len(), document)]);
+        if document.is_code() || !verdict.keeps() {
+            return verdict;
         }
         let mut editor = Editor::new(document.text());
         for Finding { kind, bytes } in findings {
@@ -182,5 +184,9 @@ impl Filter for PersonalData {
             }
         }
         editor.verdict()
+    }
+
+    fn measure(&self, document: &Features<'_>) -> Vec<Measure> {
+        vec![self.density_rule(self.findings(document.text()).len(), document)]
     }
 }
