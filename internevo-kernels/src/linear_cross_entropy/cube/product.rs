@@ -1,9 +1,11 @@
-//! Matrix products in device memory: a face for the products of `cubek`, whose routines it picks by what the device has
-//! (tensor cores, or none).
+//! Matrix products in device memory: a face for the products of `cubek`, whose routines it picks by type and by what the device
+//! has (tensor cores, or none).
 
-use crate::cube::{Buffer, Client, ElemType};
+use crate::cube::{Buffer, Client, ElemType, F32};
 use cubecl::prelude::TensorBinding;
-use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
+use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems, MatmulSetupError};
+use cubek::matmul::multi_level::{self, routines::batch::ordered_double_buffering::OrderedSelectionArgs};
+use cubek::matmul::routine::BlueprintStrategy;
 use cubek::matmul::{launch::launch_ref, strategy::Strategy};
 use cubek::std::InputBinding;
 
@@ -49,17 +51,46 @@ impl<'a> View<'a> {
     }
 }
 
-/// `out = a · b`, with sums in f32.
+/// `out = a · b`, with sums in f32. A product in which a side is empty writes nothing.
 ///
 /// # Panics
 /// If the shapes do not fit, or no routine can run on the device.
 pub(super) fn multiply(client: &Client, out: View<'_>, a: View<'_>, b: View<'_>) {
     let shapes = (a.rows, b.columns, a.columns);
     assert_eq!(shapes, (out.rows, out.columns, b.rows), "shapes of a product");
-    let elems = MatmulGlobalElems { lhs: a.elem(), rhs: b.elem(), out: out.elem() };
-    let (lhs, rhs) = (InputBinding::new(a.binding(), a.elem()), InputBinding::new(b.binding(), b.elem()));
-    let mut elems = MatmulElems::from_globals(&elems);
-    if let Err(error) = launch_ref(&Strategy::Auto, client, lhs, rhs, out.binding(), &mut elems) {
+    if [a.rows, b.columns, a.columns].contains(&0) {
+        return;
+    }
+    let launch = |strategy: &Strategy| {
+        let elems = MatmulGlobalElems { lhs: a.elem(), rhs: b.elem(), out: out.elem() };
+        let (lhs, rhs) = (InputBinding::new(a.binding(), a.elem()), InputBinding::new(b.binding(), b.elem()));
+        launch_ref(strategy, client, lhs, rhs, out.binding(), &mut MatmulElems::from_globals(&elems))
+    };
+    let mut outcome = Ok(());
+    for strategy in strategies(a.elem()) {
+        outcome = launch(&strategy);
+        if !matches!(outcome, Err(MatmulSetupError::Unavailable(_))) {
+            break;
+        }
+    }
+    if let Err(error) = outcome {
         panic!("a product of {shapes:?} on {}: {error:?}", client.name());
     }
+}
+
+/// Routines for operands of this type, the first that the device has the instructions for counts.
+fn strategies(elem: ElemType) -> Vec<Strategy> {
+    // The others would round f32 to the 10 bits of TF32 where there are tensor cores.
+    let exact = multi_level::Strategy::SimpleUnit(Default::default()).into();
+    if elem == F32 {
+        return vec![exact];
+    }
+    // Tiles of 128×64, a plane on 16 rows: what cubek picks by itself keeps more than a unit's registers.
+    let tiles = OrderedSelectionArgs {
+        row_count: Some(8),
+        rows_per_plane: Some(1),
+        partition_k: Some(2),
+        ..OrderedSelectionArgs::default()
+    };
+    vec![multi_level::Strategy::OrderedDoubleMma(BlueprintStrategy::Inferred(tiles)).into(), Strategy::Auto]
 }

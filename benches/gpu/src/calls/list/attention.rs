@@ -63,11 +63,12 @@ impl Problem {
 
 /// Adds the calls.
 pub fn add(calls: &mut Calls) {
-    for head_dim in [64, 128, 256] {
-        by(calls, Route::Mma, "", BF16, head_dim);
+    for (elem, head_dim) in [BF16, F16].into_iter().flat_map(|elem| [64, 96, 128, 256].map(|head_dim| (elem, head_dim)))
+    {
+        by(calls, Route::Mma, "", elem, head_dim);
     }
-    by(calls, Route::Mma, "", F16, 128);
-    for (elem, head_dim) in [(F32, 64), (F32, 128), (BF16, 128)] {
+    // The last is for heads of no whole fragments.
+    for (elem, head_dim) in [(F32, 64), (F32, 128), (F32, 256), (BF16, 128), (F16, 100)] {
         by(calls, Route::Portable, "portable ", elem, head_dim);
     }
 }
