@@ -127,7 +127,9 @@ fn embeddings(calls: &mut Calls, elem: ElemType, vocab: usize, width: usize) {
     });
 }
 
-/// Units of the backward hold their part of three operands from the first pass over a row to the second.
+/// Units of the backward hold their part of three operands from the first pass over a row to the second. The widest rows take
+/// all registers that 512 units have.
 fn rules_of_backward(elem: ElemType, width: usize) -> Rules {
-    Rules::streaming().registers(80).wide("backward_kernel", elem, width)
+    let registers = if width > 8192 { 128 } else { 80 };
+    Rules::streaming().registers(registers).wide("backward_kernel", elem, width)
 }
