@@ -94,15 +94,19 @@ pub fn tracked_devices() -> [Device; 2] {
     [Device::flex().autodiff(), Device::flex().autodiff().gradient_checkpointing()]
 }
 
-/// The same on a GPU, or what this build has for one.
+/// The same on each runtime of cubecl that this build was given.
 #[cfg(feature = "gpu")]
 pub fn gpu_devices() -> Vec<Device> {
-    vec![
+    let devices: Vec<Device> = vec![
         #[cfg(feature = "wgpu")]
-        Device::wgpu(burn::tensor::DeviceKind::DefaultDevice).autodiff(),
-        #[cfg(feature = "wgpu")]
-        Device::wgpu(burn::tensor::DeviceKind::DefaultDevice).autodiff().gradient_checkpointing(),
-    ]
+        Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+        #[cfg(feature = "cpu")]
+        Device::cpu(),
+        #[cfg(feature = "cuda")]
+        Device::cuda(0),
+    ];
+    let tracked = |device: Device| [device.clone().autodiff(), device.autodiff().gradient_checkpointing()];
+    devices.into_iter().flat_map(tracked).collect()
 }
 
 pub fn leaf<const D: usize>(values: &[f32], shape: [usize; D], device: &Device) -> Tensor<D> {

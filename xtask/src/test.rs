@@ -23,15 +23,26 @@ const GPU: [&str; 5] = [
     "--bins",
 ];
 
+/// The kernels on cubecl's CPU runtime, one unit per cube: bf16 without a GPU. Its units are threads, of which the emulation of
+/// tensor cores wants 32 that meet all the time: it would take hours.
+const CPU: [&str; 5] =
+    ["--package=internevo-kernels", "--features=internevo-kernels/cpu", "--lib", "--", "--skip=emulated"];
+
 /// What to run.
 #[derive(clap::Args)]
 pub struct Args {
+    /// Only the kernels, on cubecl's CPU runtime; needs LLVM (CONTRIBUTING.md)
+    #[arg(long, conflicts_with = "tests_only")]
+    cpu: bool,
     /// Skip formatting and lints
     #[arg(long)]
     tests_only: bool,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    if args.cpu {
+        return step("kernels on cubecl's CPU runtime", cargo().args(["test", "--locked"]).args(CPU));
+    }
     // A test builds a package outside the workspace, offline.
     fetch("tests that build offline may fail");
     let features = match without_mpi() {

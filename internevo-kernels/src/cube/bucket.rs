@@ -4,7 +4,7 @@
 //! A bucket holds its tensors one after the other, without gaps. Loads are 16 bytes of the narrower type for the tensors whose
 //! length and place in the bucket allow it; the others have launches of their own.
 
-use super::{Buffer, Client, ElemType, Machine, address_type};
+use super::{Buffer, Client, ElemType, Flat, Machine, address_type};
 use cubecl::prelude::*;
 
 /// Tensors that share a launch at most; every number of them is a kernel of its own.
@@ -20,7 +20,7 @@ const OTHER_BUFFERS: usize = 2;
 pub fn gather(client: &Client, tensors: &[&Buffer], elem: ElemType) -> Buffer {
     let bucket = Buffer::empty(client, tensors.iter().map(|tensor| tensor.len).sum(), elem);
     for group in Group::all(client, tensors, &bucket) {
-        let (count, dim) = group.launch(client);
+        let Flat { count, dim, .. } = group.launch(client);
         // SAFETY: a unit beyond the last load of the group does nothing; the others read the one tensor whose range theirs is
         // in, and every tensor has a part of the bucket to itself.
         unsafe {
@@ -48,7 +48,7 @@ pub fn gather(client: &Client, tensors: &[&Buffer], elem: ElemType) -> Buffer {
 /// If there are no tensors, their types differ, or they have another number of elements.
 pub fn scatter(client: &Client, bucket: &Buffer, tensors: &[&Buffer]) {
     for group in Group::all(client, tensors, bucket) {
-        let (count, dim) = group.launch(client);
+        let Flat { count, dim, .. } = group.launch(client);
         // SAFETY: as in `gather`, with the roles exchanged; no two tensors share memory, or a caller would lose elements.
         unsafe {
             scatter_kernel::launch_unchecked(
@@ -115,8 +115,9 @@ impl<'a> Group<'a> {
         self.tensors.push(tensor);
     }
 
-    fn launch(&self, client: &Client) -> (CubeCount, CubeDim) {
-        Machine::of(client).flat(*self.ends.last().expect("no group is empty"))
+    /// A unit for each load of all tensors.
+    fn launch(&self, client: &Client) -> Flat {
+        Machine::of(client).flat(*self.ends.last().expect("no group is empty"), 1)
     }
 }
 

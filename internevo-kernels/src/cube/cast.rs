@@ -1,6 +1,6 @@
 //! Casts between float types: f32 master values and their 16-bit copies, buckets for communication.
 
-use super::{Buffer, Client, ElemType, Machine, address_type};
+use super::{Buffer, Client, ElemType, Flat, Machine, address_type};
 use cubecl::prelude::*;
 
 /// `x` as `elem`, rounded to the nearest; the buffer itself where it is that already.
@@ -12,9 +12,7 @@ pub fn cast(client: &Client, x: &Buffer, elem: ElemType) -> Buffer {
     let machine = Machine::of(client);
     // As many elements as one load of the narrower type holds; the wider one takes two loads.
     let narrower = if x.elem.size() < elem.size() { x.elem } else { elem };
-    let vector = machine.vector(narrower, x.len);
-    let loads = x.len / vector;
-    let (count, dim) = machine.flat(loads);
+    let Flat { vector, loads, count, dim } = machine.flat(x.len, machine.vector(narrower, x.len));
     // SAFETY: a unit beyond the last load does nothing; both buffers hold `loads` vectors.
     unsafe {
         cast_kernel::launch_unchecked(

@@ -66,10 +66,11 @@ impl Machine {
         self.multiprocessors.unwrap_or(8) as usize * each as usize
     }
 
-    /// A launch with one unit for each of `items`. Kernels take `CUBE_POS` and check the item.
-    pub fn flat(&self, items: usize) -> (CubeCount, CubeDim) {
-        let units = self.max_units.min(256);
-        (self.count(items.div_ceil(units as usize)), CubeDim::new_1d(units))
+    /// A launch with one unit for each load of `vector` of `len` elements, a multiple of it. Kernels take `CUBE_POS` and check
+    /// the load.
+    pub fn flat(&self, len: usize, vector: usize) -> Flat {
+        let (loads, units) = (len / vector, self.max_units.min(256));
+        Flat { vector, loads, count: self.count(loads.div_ceil(units as usize)), dim: CubeDim::new_1d(units) }
     }
 
     /// Elements of `elem` per load, for rows of `width` elements that start at a multiple of `width`.
@@ -85,6 +86,19 @@ impl Machine {
         assert!(y <= self.max_cubes[1] as usize, "a launch of {cubes} cubes is beyond this device");
         CubeCount::Static(x as u32, y as u32, 1)
     }
+}
+
+/// A launch with one unit for each load.
+#[derive(Debug)]
+pub struct Flat {
+    /// Elements of a load.
+    pub vector: usize,
+    /// How many loads there are; units beyond the last have nothing to do.
+    pub loads: usize,
+    /// Cubes.
+    pub count: CubeCount,
+    /// Units of a cube.
+    pub dim: CubeDim,
 }
 
 /// The width of indices that reach every element of `buffers`: 64 bits beyond 2^32 elements.

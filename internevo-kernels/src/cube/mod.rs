@@ -22,8 +22,8 @@ pub use cast::cast;
 pub use cubecl;
 pub use cubecl::client::Client;
 pub use cubecl::ir::{ElemType, FloatKind};
-pub use machine::Machine;
 pub(crate) use machine::address_type;
+pub use machine::{Flat, Machine};
 #[cfg(feature = "gpu")]
 pub use tensor::{GpuTensor, product};
 

@@ -12,51 +12,47 @@ pub(crate) fn scratch_len(units: u32, plane: u32) -> usize {
     (units / plane.max(1)).max(1) as usize
 }
 
+/// What two values become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Fold {
+    Sum,
+    Max,
+}
+
+#[cube]
+fn fold(a: f32, b: f32, #[comptime] how: Fold) -> f32 {
+    if comptime!(how == Fold::Sum) { a + b } else { max(a, b) }
+}
+
+#[cube]
+fn plane_fold(value: f32, #[comptime] how: Fold) -> f32 {
+    if comptime!(how == Fold::Sum) { plane_sum(value) } else { plane_max(value) }
+}
+
 /// The sum of `value` over the units of a cube, in every unit. All units call it; `scratch` holds [`scratch_len`] slots.
 #[cube]
 pub(crate) fn cube_sum(value: f32, scratch: &mut [f32], #[comptime] units: u32, #[comptime] plane: u32) -> f32 {
-    if comptime!(units == 1) {
-        value
-    } else if comptime!(plane > 1) {
-        let partial = plane_sum(value);
-        if comptime!(units <= plane) {
-            partial
-        } else {
-            sync_cube();
-            if UNIT_POS_PLANE == 0 {
-                scratch[(UNIT_POS_X / plane) as usize] = partial;
-            }
-            sync_cube();
-            let mut total = 0.0f32;
-            for slot in 0..comptime!((units / plane) as usize) {
-                total += scratch[slot];
-            }
-            total
-        }
-    } else {
-        sync_cube();
-        scratch[UNIT_POS_X as usize] = value;
-        sync_cube();
-        let mut half = comptime!(units / 2).runtime();
-        while half > 0 {
-            if UNIT_POS_X < half {
-                let other = scratch[(UNIT_POS_X + half) as usize];
-                scratch[UNIT_POS_X as usize] += other;
-            }
-            sync_cube();
-            half /= 2;
-        }
-        scratch[0]
-    }
+    cube_fold(value, scratch, units, plane, Fold::Sum)
 }
 
-/// The largest `value` over the units of a cube, in every unit. A NaN may be lost: the caller looks for it elsewhere.
+/// The largest `value` over the units of a cube, as [`cube_sum`]. A NaN may be lost: the caller looks for it elsewhere.
 #[cube]
 pub(crate) fn cube_max(value: f32, scratch: &mut [f32], #[comptime] units: u32, #[comptime] plane: u32) -> f32 {
+    cube_fold(value, scratch, units, plane, Fold::Max)
+}
+
+#[cube]
+fn cube_fold(
+    value: f32,
+    scratch: &mut [f32],
+    #[comptime] units: u32,
+    #[comptime] plane: u32,
+    #[comptime] how: Fold,
+) -> f32 {
     if comptime!(units == 1) {
         value
     } else if comptime!(plane > 1) {
-        let partial = plane_max(value);
+        let partial = plane_fold(value, how);
         if comptime!(units <= plane) {
             partial
         } else {
@@ -65,11 +61,11 @@ pub(crate) fn cube_max(value: f32, scratch: &mut [f32], #[comptime] units: u32, 
                 scratch[(UNIT_POS_X / plane) as usize] = partial;
             }
             sync_cube();
-            let mut largest = scratch[0];
+            let mut folded = scratch[0];
             for slot in 1..comptime!((units / plane) as usize) {
-                largest = max(largest, scratch[slot]);
+                folded = fold(folded, scratch[slot], how);
             }
-            largest
+            folded
         }
     } else {
         sync_cube();
@@ -78,8 +74,8 @@ pub(crate) fn cube_max(value: f32, scratch: &mut [f32], #[comptime] units: u32, 
         let mut half = comptime!(units / 2).runtime();
         while half > 0 {
             if UNIT_POS_X < half {
-                let other = scratch[(UNIT_POS_X + half) as usize];
-                scratch[UNIT_POS_X as usize] = max(scratch[UNIT_POS_X as usize], other);
+                let (own, other) = (scratch[UNIT_POS_X as usize], scratch[(UNIT_POS_X + half) as usize]);
+                scratch[UNIT_POS_X as usize] = fold(own, other, how);
             }
             sync_cube();
             half /= 2;

@@ -4,7 +4,7 @@
 //! The gradient of a word is the sum of its tokens' rows in order of position: the places of every word are listed first, on
 //! the host, where the tokens are anyway. No atomics, so results repeat to the bit.
 
-use crate::cube::{Buffer, Client, ElemType, Machine, address_type};
+use crate::cube::{Buffer, Client, ElemType, Flat, Machine, address_type};
 use crate::vocab::VocabShard;
 use cubecl::prelude::*;
 
@@ -17,9 +17,7 @@ pub fn forward(client: &Client, table: &Buffer, shard: &VocabShard, width: usize
     assert_eq!(table.len, shard.words() * width, "embedding: table of width {width} for {shard:?}");
     let y = Buffer::empty(client, tokens.len() * width, table.elem);
     let machine = Machine::of(client);
-    let vector = machine.vector(table.elem, width);
-    let loads = tokens.len() * width / vector;
-    let (count, dim) = machine.flat(loads);
+    let Flat { vector, loads, count, dim } = machine.flat(y.len, machine.vector(table.elem, width));
     // SAFETY: a unit beyond the last load does nothing, and a place outside the table is not read.
     unsafe {
         forward_kernel::launch_unchecked(
@@ -59,8 +57,7 @@ pub fn backward(
     let table = Buffer::empty(client, shard.words() * width, elem);
     let machine = Machine::of(client);
     let vector = machine.vector(dy.elem, width).min(machine.vector(elem, width));
-    let loads = table.len / vector;
-    let (count, dim) = machine.flat(loads);
+    let Flat { loads, count, dim, .. } = machine.flat(table.len, vector);
     // SAFETY: a unit beyond the last load does nothing; `starts` has an end for every word, and `positions`, up to the last of
     // them, are of tokens.
     unsafe {

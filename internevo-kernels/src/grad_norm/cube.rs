@@ -4,7 +4,7 @@
 use super::{Limits, TINY};
 use crate::cube::lanes::is_finite;
 use crate::cube::reduce::{cube_sum, scratch_len, vector_sum};
-use crate::cube::{Buffer, Client, ElemType, F32, Machine, address_type};
+use crate::cube::{Buffer, Client, ElemType, F32, Flat, Machine, address_type};
 use cubecl::prelude::*;
 
 /// Elements whose squares one cube adds up.
@@ -89,14 +89,13 @@ pub fn scale_in_place(client: &Client, tensors: &[&Buffer], factor: &Buffer) {
     assert_eq!((factor.len, factor.elem), (1, F32), "grad_norm: factor");
     let machine = Machine::of(client);
     for tensor in tensors.iter().filter(|tensor| tensor.len > 0) {
-        let vector = machine.vector(tensor.elem, tensor.len);
-        let (loads, units) = (tensor.len / vector, machine.max_units.min(256));
+        let Flat { vector, loads, count, dim } = machine.flat(tensor.len, machine.vector(tensor.elem, tensor.len));
         // SAFETY: a unit beyond the last load does nothing.
         unsafe {
             scale_kernel::launch_unchecked(
                 client,
-                machine.count(loads.div_ceil(units as usize)),
-                CubeDim::new_1d(units),
+                count,
+                dim,
                 address_type(&[tensor]),
                 vector,
                 tensor.arg(),

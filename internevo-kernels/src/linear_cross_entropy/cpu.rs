@@ -23,7 +23,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    fn any(self) -> bool {
+    pub(super) fn any(self) -> bool {
         self.hidden || self.weight
     }
 }

@@ -4,6 +4,8 @@ use super::cpu::{self, Outcome, Reduction, Wanted};
 use crate::autograd::{Function, HostTensor};
 use crate::cross_entropy::cpu::Options;
 use crate::cross_entropy::op::{assemble, loss_tensor, scaled};
+#[cfg(feature = "gpu")]
+use crate::cube::{Buffer, Client, GpuTensor};
 use crate::vocab::VocabShard;
 use crate::{CrossEntropy, KernelSet, cross_entropy_with, linear};
 use burn::tensor::Tensor;
@@ -42,7 +44,10 @@ pub fn linear_cross_entropy_with(
     assert_eq!(width, w_width, "linear_cross_entropy: hidden is {tokens}x{width}, weight {vocab}x{w_width}");
     #[cfg(feature = "gpu")]
     if set.gpu_for(&hidden, &weight) {
-        return on_gpu(hidden, weight, labels, options);
+        let outcome = on_gpu(hidden, weight, options, |client, hidden, weight, wanted| {
+            Ok(super::cube::forward(client, hidden, weight, width, labels, options, wanted))
+        });
+        return outcome.unwrap_or_else(|error: Infallible| match error {});
     }
     if !set.fused_for(&hidden, &weight) {
         return cross_entropy_with(set, linear(set, hidden, weight), labels, options);
@@ -56,7 +61,8 @@ pub fn linear_cross_entropy_with(
 /// [`linear_cross_entropy`] with the rows of `shard` of the weight, on ranks that share `hidden` and `labels`: the loss and the
 /// counts are those of the whole vocabulary, the gradient of `hidden` is this rank's part of a sum over ranks.
 ///
-/// `rows` and `reduce` are as in [`cpu::forward_parallel`]. f32 tensors on Flex.
+/// `rows` and `reduce` are as in [`cpu::forward_parallel`], for f32 tensors on Flex. On GPUs, which must be of one kind, chunks are
+/// those of `cube::Cut` for the whole vocabulary.
 ///
 /// # Errors
 /// The first error of `reduce`.
@@ -74,6 +80,15 @@ pub fn linear_cross_entropy_shard<E>(
     mut reduce: impl FnMut(Reduction<'_>) -> Result<(), E>,
 ) -> Result<CrossEntropy, E> {
     let (width, options) = (hidden.dims()[1], Options { label_smoothing, scale, ..Options::default() });
+    #[cfg(feature = "gpu")]
+    if KernelSet::Fused.gpu_for(&hidden, &weight) {
+        use super::cube::{Cut, forward_shard, reduced};
+        return on_gpu(hidden, weight, options, |client, hidden, weight, wanted| {
+            let cut = Cut::new(crate::cube::Machine::of(client), labels.len(), shard.vocab(), width, hidden.elem);
+            let gather = &mut |statistics| reduced(client, &statistics, &mut reduce);
+            forward_shard(client, hidden, weight, width, shard, labels, options, wanted, cut, gather)
+        });
+    }
     recorded(hidden, weight, options, |hidden, weight, wanted| {
         cpu::forward_parallel(hidden, weight, width, shard, labels, options, wanted, rows, &mut reduce)
     })
@@ -103,17 +118,21 @@ fn recorded<E>(
     Ok(assemble(loss, outcome.totals))
 }
 
+/// [`recorded`] on a GPU.
 #[cfg(feature = "gpu")]
-fn on_gpu(hidden: Tensor<2>, weight: Tensor<2>, labels: &[i32], options: Options) -> CrossEntropy {
-    use super::cube::{forward, scaled};
-    use crate::cube::{Buffer, GpuTensor};
+fn on_gpu<E>(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    options: Options,
+    forward: impl FnOnce(&Client, &Buffer, &Buffer, Wanted) -> Result<super::cube::Outcome, E>,
+) -> Result<CrossEntropy, E> {
     let (shapes, device) = ([hidden.dims(), weight.dims()], hidden.device().inner());
     let (function, [hidden, weight]) = Function::enter([hidden.into(), weight.into()]);
     let (hidden, weight) = (GpuTensor::new(hidden), GpuTensor::new(weight));
     let client = hidden.client().clone();
     let [hidden_tracked, weight_tracked] = function.tracked();
     let wanted = Wanted { hidden: hidden_tracked, weight: weight_tracked };
-    let outcome = forward(&client, &hidden.buffer(), &weight.buffer(), shapes[0][1], labels, options, wanted);
+    let outcome = forward(&client, &hidden.buffer(), &weight.buffer(), wanted)?;
     let totals = outcome.totals(&client);
     let totals = totals.unwrap_or_else(|error| panic!("linear_cross_entropy: the device failed: {error}"));
     let elem = hidden.buffer().elem;
@@ -126,10 +145,11 @@ fn on_gpu(hidden: Tensor<2>, weight: Tensor<2>, labels: &[i32], options: Options
         let give = |needed: bool, gradient: Option<Buffer>, shape| {
             needed.then(|| {
                 let gradient = gradient.expect("made because the input is tracked");
-                like.with(scaled(like.client(), &gradient, factor, elem), shape).into_dispatch()
+                let gradient = super::cube::scaled(like.client(), &gradient, factor, elem);
+                like.with(gradient, shape).into_dispatch()
             })
         };
         [give(needed[0], d_hidden, shapes[0]), give(needed[1], d_weight, shapes[1])]
     });
-    assemble(loss, totals)
+    Ok(assemble(loss, totals))
 }

@@ -10,6 +10,9 @@ use crate::testing::*;
 use crate::{IGNORE_INDEX, VocabShard, cross_entropy, linear};
 use std::sync::{Barrier, Mutex};
 
+#[cfg(feature = "gpu")]
+mod gpu;
+
 /// f64 loss, `d_hidden` and `d_weight` of the unscaled loss.
 fn exact(shape: Shape, hidden: &[f64], weight: &[f64], labels: &[i32], options: Options) -> (f64, Vec<f64>, Vec<f64>) {
     let logits = linear::reference::forward(shape, hidden, weight);
@@ -111,13 +114,19 @@ impl Meeting {
         Self { parts: Mutex::new(vec![Vec::new(); ranks]), barrier: Barrier::new(ranks) }
     }
 
-    fn combine(&self, rank: usize, values: Vec<f64>, f: fn(f64, f64) -> f64) -> Vec<f64> {
+    /// The parts of all ranks.
+    fn gather(&self, rank: usize, values: Vec<f64>) -> Vec<Vec<f64>> {
         self.parts.lock().unwrap()[rank] = values;
         self.barrier.wait();
         let parts = self.parts.lock().unwrap().clone();
         // Nobody brings the next part before all have read this one.
         self.barrier.wait();
-        parts.into_iter().reduce(|a, b| a.iter().zip(b).map(|(a, b)| f(*a, b)).collect()).unwrap()
+        parts
+    }
+
+    fn combine(&self, rank: usize, values: Vec<f64>, f: fn(f64, f64) -> f64) -> Vec<f64> {
+        let parts = self.gather(rank, values).into_iter();
+        parts.reduce(|a, b| a.iter().zip(b).map(|(a, b)| f(*a, b)).collect()).unwrap()
     }
 
     fn reduce(&self, rank: usize, reduction: Reduction<'_>) -> Result<(), String> {
@@ -181,97 +190,4 @@ fn a_failed_reduction_ends_the_work_with_its_error() {
     let wanted = Wanted { hidden: true, weight: false };
     let outcome = forward_parallel(&[1.0; 6], &[1.0; 6], 3, &shard, &[0, 3], options, wanted, 1, &mut reduce);
     assert_eq!((outcome.err(), calls), (Some("a rank is gone"), 2));
-}
-
-#[cfg(feature = "gpu")]
-mod gpu {
-    use super::super::cube::{self, Cut, scaled};
-    use super::*;
-    use crate::cube::testing::{assert_buffer, clients, on_every_device, random};
-    use crate::cube::{BF16, F32, Machine};
-    use cubecl::MemoryScope;
-
-    #[test]
-    fn loss_and_both_gradients_agree_with_f64_over_several_chunks_and_parts() {
-        let mut generator = Random::fresh();
-        let full = Options { label_smoothing: 0.1, z_loss: 0.01, scale: 0.5 };
-        on_every_device(|client, elem| {
-            for (vocab, width, options) in [(200, 24, full), (generator.between(130, 160), 7, Options::default())] {
-                let tokens = 128 + generator.between(1, 40);
-                let shape = Shape { tokens, d_in: width, d_out: vocab };
-                let (hidden, hidden_on) = random(&mut generator, client, tokens * width, elem);
-                let (weight, weight_on) = random(&mut generator, client, vocab * width, elem);
-                let pick = |t| if t % 7 == 3 { IGNORE_INDEX } else { generator.between(0, vocab - 1) as i32 };
-                let labels: Vec<i32> = (0..tokens).map(pick).collect();
-                let (loss, dx, dw) = exact(shape, &hidden, &weight, &labels, options);
-                let wanted = Wanted { hidden: true, weight: true };
-                let out = cube::forward(client, &hidden_on, &weight_on, width, &labels, options, wanted);
-                let totals = out.totals(client).unwrap();
-                // 16-bit logits are off by their own rounding.
-                let error = (totals.loss - loss).abs() / loss;
-                assert!(error <= if elem == F32 { 1e-5 } else { 1e-3 }, "loss off by {error:.1e} in {elem:?}");
-                assert_buffer("d_hidden", client, &out.d_hidden.unwrap(), &dx, elem);
-                let d_weight = out.d_weight.unwrap();
-                assert_buffer("d_weight", client, &d_weight, &dw, elem);
-                let half: Vec<f64> = dw.iter().map(|g| g * 0.5).collect();
-                assert_buffer("scaled", client, &scaled(client, &d_weight, 0.5, elem), &half, elem);
-            }
-        });
-    }
-
-    #[test]
-    fn the_operation_gives_the_loss_and_gradients_of_burn() {
-        let mut random = Random::fresh();
-        for device in gpu_devices() {
-            let (hidden, weight) = (random.values(150 * 12), random.values(140 * 12));
-            let labels: Vec<i32> = (0..150).map(|_| random.between(0, 139) as i32).collect();
-            let options = Options { label_smoothing: 0.1, z_loss: 0.01, scale: 0.25 };
-            let run = |set| {
-                let (th, tw) = (leaf(&hidden, [150, 12], &device), leaf(&weight, [140, 12], &device));
-                let out = linear_cross_entropy_with(set, th.clone(), tw.clone(), &labels, options);
-                let gradients = (out.loss_sum.clone() * 2.0).backward();
-                [values(out.loss_sum), gradient(&th, &gradients), gradient(&tw, &gradients)]
-            };
-            for (fused, composed) in run(Fused).into_iter().zip(run(Reference)) {
-                assert_close("fused against composed", &fused, &wide(&composed));
-            }
-        }
-    }
-
-    #[test]
-    fn a_cut_of_a_large_head_takes_less_than_a_tenth_of_the_logits() {
-        for client in clients() {
-            let machine = Machine { multiprocessors: Some(132), ..Machine::of(&client) };
-            for (tokens, vocab, width) in [(16_384, 92_544, 4096), (16_384, 32_000, 2048), (65_536, 200_003, 8192)] {
-                let cut = Cut::new(machine, tokens, vocab, width, BF16);
-                assert!(cut.rows >= 128 && cut.rows.is_multiple_of(128) && cut.words >= 128);
-                assert!(cut.scratch_bytes(tokens, vocab, width, BF16) * 10 < tokens * vocab * 2, "{cut:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_head_reserves_less_device_memory_than_gradients_and_a_tenth_of_the_logits() {
-        // A thread of its own has memory pools of its own.
-        let measured = std::thread::spawn(|| clients().iter().map(reserved_and_allowed).collect::<Vec<_>>());
-        for (reserved, allowed) in measured.join().unwrap() {
-            assert!(reserved < allowed, "{reserved} bytes reserved, {allowed} allowed");
-        }
-    }
-
-    /// Bytes that the pools of this thread grow by for a head, and those of its gradients and a tenth of its logits.
-    fn reserved_and_allowed(client: &crate::cube::Client) -> (usize, usize) {
-        let (tokens, vocab, width) = (16_384, 8192, 8);
-        let mut generator = Random::fresh();
-        let (_, hidden) = random(&mut generator, client, tokens * width, F32);
-        let (_, weight) = random(&mut generator, client, vocab * width, F32);
-        let labels = vec![1; tokens];
-        let reserved = || client.memory_report(MemoryScope::CurrentStream).usage().bytes_reserved as usize;
-        let before = reserved();
-        let wanted = Wanted { hidden: true, weight: true };
-        let out = cube::forward(client, &hidden, &weight, width, &labels, Options::default(), wanted);
-        out.totals(client).unwrap();
-        let gradients = (tokens + vocab) * width * F32.size();
-        (reserved() - before, gradients + tokens * vocab * F32.size() / 10)
-    }
 }

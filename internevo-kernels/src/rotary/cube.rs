@@ -3,7 +3,7 @@
 
 use super::cpu::Direction;
 use super::{RotaryHeads, RotaryTable};
-use crate::cube::{Buffer, Client, ElemType, Machine, address_type};
+use crate::cube::{Buffer, Client, ElemType, Flat, Machine, address_type};
 use cubecl::prelude::*;
 
 /// Heads of a row that a unit rotates: the cosines and sines are read once for them.
@@ -47,8 +47,7 @@ pub fn rotate(
     let vector = machine.vector(x.elem, heads.head_dim / 2);
     let half = heads.head_dim / 2 / vector;
     let blocks = (heads.groups * heads.rotated).div_ceil(HEADS_PER_UNIT);
-    let items = rows * blocks * half;
-    let (count, dim) = machine.flat(items);
+    let Flat { loads: items, count, dim, .. } = machine.flat(rows * blocks * half, 1);
     let sign = if direction == Direction::Forward { 1.0f32 } else { -1.0 };
     // SAFETY: a unit beyond the last item does nothing; heads beyond the last of a row are skipped; the table is read at
     // positions that it holds.

@@ -1,7 +1,7 @@
 //! SwiGLU on a cubecl device: one 16-byte load of each operand per unit. The backward computes `silu` again from the inputs,
 //! so nothing but them is kept.
 
-use crate::cube::{Buffer, Client, ElemType, Machine, address_type};
+use crate::cube::{Buffer, Client, ElemType, Flat, Machine, address_type};
 use cubecl::prelude::*;
 
 /// `silu(gate) · up`, of their type; sums and exponentials are f32.
@@ -12,9 +12,7 @@ pub fn forward(client: &Client, gate: &Buffer, up: &Buffer) -> Buffer {
     assert_eq!((gate.len, gate.elem), (up.len, up.elem), "SwiGLU: gate and up");
     let y = Buffer::empty(client, gate.len, gate.elem);
     let machine = Machine::of(client);
-    let vector = machine.vector(gate.elem, gate.len);
-    let loads = gate.len / vector;
-    let (count, dim) = machine.flat(loads);
+    let Flat { vector, loads, count, dim } = machine.flat(gate.len, machine.vector(gate.elem, gate.len));
     // SAFETY: a unit beyond the last load does nothing; all buffers hold `loads` vectors.
     unsafe {
         forward_kernel::launch_unchecked(
@@ -43,9 +41,7 @@ pub fn backward(client: &Client, gate: &Buffer, up: &Buffer, dy: Buffer) -> (Buf
     let d_gate = if overwrite { dy.clone() } else { Buffer::empty(client, dy.len, dy.elem) };
     let d_up = Buffer::empty(client, dy.len, dy.elem);
     let machine = Machine::of(client);
-    let vector = machine.vector(gate.elem, gate.len);
-    let loads = gate.len / vector;
-    let (count, dim) = machine.flat(loads);
+    let Flat { vector, loads, count, dim } = machine.flat(gate.len, machine.vector(gate.elem, gate.len));
     // SAFETY: a unit beyond the last load does nothing; all buffers hold `loads` vectors. `d_gate` may be `dy` itself: a unit
     // reads an element before it writes it, and no other unit touches it.
     unsafe {

@@ -47,14 +47,21 @@ impl Call {
     /// Times the call on a GPU, as one that moves this many bytes. Too few of them measure the cache: such a call is not timed.
     pub fn moves(&mut self, bytes: usize) -> &mut Self {
         const CACHES: usize = 200 << 20;
-        self.cost = (bytes > CACHES).then_some(Cost { bytes: bytes as f64, flops: 0.0 });
+        if bytes > CACHES {
+            self.timed(Cost { bytes: bytes as f64, flops: 0.0 });
+        }
         self
     }
 
     /// Times the call on a GPU, as one that computes this much.
     pub fn computes(&mut self, flops: f64) -> &mut Self {
-        self.cost = Some(Cost { bytes: 0.0, flops });
+        self.timed(Cost { bytes: 0.0, flops });
         self
+    }
+
+    /// Times the call on a GPU, unless it is one in f16, which takes as long as in bf16.
+    fn timed(&mut self, cost: Cost) {
+        self.cost = (self.elem != F16).then_some(cost);
     }
 
     /// Names the only cards the call is meant for.

@@ -10,7 +10,7 @@ use cubecl::prelude::*;
 pub(super) const NO_LABEL: u32 = u32::MAX;
 
 /// Numbers that the statistics of a row consist of.
-pub(super) const STATISTICS: usize = 4;
+pub const STATISTICS: usize = 4;
 
 /// Numbers that are summed over rows.
 pub(super) const COUNTED: usize = 3;

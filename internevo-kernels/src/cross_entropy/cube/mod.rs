@@ -9,11 +9,12 @@ mod kernels;
 
 use super::cpu::{Options, Totals};
 use super::{IGNORE_INDEX, check_labels};
-use crate::cube::{Buffer, Client, F32, Machine, address_type};
+use crate::cube::{Buffer, Client, F32, Flat, Machine, address_type};
 use crate::vocab::VocabShard;
 use cubecl::prelude::{BufferArg, CubeDim};
 use cubecl::server::ServerError;
-use kernels::{COUNTED, NO_LABEL, STATISTICS, combine_kernel, gradient_kernel, statistics_kernel};
+pub use kernels::STATISTICS;
+use kernels::{COUNTED, NO_LABEL, combine_kernel, gradient_kernel, statistics_kernel};
 
 /// What is known of each row once the whole vocabulary has been seen.
 #[derive(Clone, Debug)]
@@ -98,7 +99,8 @@ pub fn statistics(client: &Client, logits: &Buffer, shard: &VocabShard, labels: 
     let (machine, words) = (Machine::of(client), shard.words());
     let statistics = Buffer::empty(client, rows * STATISTICS, F32);
     let vector = machine.vector(logits.elem, logits.len);
-    let units = machine.units(words, vector);
+    // More would leave a unit too few registers on some cards.
+    let units = machine.units(words, vector).min(512);
     // SAFETY: a cube without a row stops; the loads of a row are those that hold elements of it, and all loads of the buffer
     // are whole because `vector` divides its length; a label is used only where it is below `words`.
     unsafe {
@@ -203,16 +205,15 @@ fn launch_gradient(
         return;
     }
     let machine = Machine::of(client);
-    let vector = machine.vector(logits.elem, logits.len);
-    let (loads, units) = (logits.len / vector, machine.max_units.min(256));
+    let Flat { vector, loads, count, dim } = machine.flat(logits.len, machine.vector(logits.elem, logits.len));
     let even = options.scale * options.label_smoothing / shard.vocab() as f64;
     // SAFETY: a unit beyond the last load does nothing; a load's elements belong to rows below `rows`; every load is written by
     // the one unit that read it, so the target may be the logits themselves.
     unsafe {
         gradient_kernel::launch_unchecked(
             client,
-            machine.count(loads.div_ceil(units as usize)),
-            CubeDim::new_1d(units),
+            count,
+            dim,
             address_type(&[logits]),
             vector,
             logits.arg(),

@@ -3,13 +3,16 @@
 
 mod product;
 
-use super::cpu::Wanted;
-use crate::cross_entropy::cpu::{Options, Totals};
-use crate::cross_entropy::cube::{self as loss, Labels, Rows};
-use crate::cube::{Buffer, Client, ElemType, F32, Machine, address_type};
+use super::cpu::{Reduction, Wanted};
+use crate::cross_entropy::check_labels;
+use crate::cross_entropy::cpu::{Options, RowSums, Totals};
+use crate::cross_entropy::cube::{self as loss, Labels, Rows, STATISTICS};
+use crate::cube::{Buffer, Client, ElemType, F32, Flat, Machine, address_type};
+use crate::vocab::VocabShard;
 use cubecl::prelude::*;
 use cubecl::server::ServerError;
 use product::{View, multiply};
+use std::convert::Infallible;
 
 /// Bytes of logits held at a time on a GPU, and where the device does not say how many multiprocessors it has.
 const CHUNK_BYTES: usize = 192 << 20;
@@ -64,7 +67,7 @@ impl Cut {
         let units = |bytes: usize, row_bytes: usize| bytes / row_bytes.max(1) / UNIT;
         let rows = units(bytes, vocab * elem.size()).min(tokens / CHUNKS / UNIT).max(1) * UNIT;
         let words = units(PART_BYTES.min(rows * vocab * elem.size() / 4), width * F32.size()).max(1) * UNIT;
-        Self { rows, words: words.min(vocab) }
+        Self { rows, words: words.min(vocab.max(1)) }
     }
 
     /// Bytes of device memory beside inputs, gradients and a few numbers a row.
@@ -87,39 +90,100 @@ pub fn forward(
     options: Options,
     wanted: Wanted,
 ) -> Outcome {
-    let (tokens, vocab) = (labels.len(), weight.len / width.max(1));
-    assert_eq!((hidden.len, weight.len), (tokens * width, vocab * width), "linear_cross_entropy: rows of {width}");
+    let shard = VocabShard::whole(weight.len / width.max(1));
+    let cut = Cut::new(Machine::of(client), labels.len(), shard.vocab(), width, hidden.elem);
+    let alone = &mut |statistics| Ok::<_, Infallible>(statistics);
+    let outcome = forward_shard(client, hidden, weight, width, &shard, labels, options, wanted, cut, alone);
+    outcome.unwrap_or_else(|error| match error {})
+}
+
+/// [`forward`] where `weight` is the rows of `shard`, and `hidden` and `labels` are the same on all ranks.
+///
+/// Each chunk of `cut.rows` rows, the same on every rank, calls `gather` once: it is given this rank's
+/// [statistics](loss::statistics) of the rows and gives those of all ranks, `[ranks, rows, 4]`, in one order everywhere. The
+/// losses are those of the whole vocabulary on every rank, `d_weight` is that of the shard, and `d_hidden` is this rank's part of
+/// a sum over ranks.
+///
+/// # Errors
+/// The first error of `gather`, which ends the work.
+///
+/// # Panics
+/// As [`forward`].
+pub fn forward_shard<E>(
+    client: &Client,
+    hidden: &Buffer,
+    weight: &Buffer,
+    width: usize,
+    shard: &VocabShard,
+    labels: &[i32],
+    options: Options,
+    wanted: Wanted,
+    cut: Cut,
+    gather: &mut dyn FnMut(Buffer) -> Result<Buffer, E>,
+) -> Result<Outcome, E> {
+    let (tokens, words) = (labels.len(), shard.words());
+    check_labels(labels, shard.vocab());
+    assert_eq!((hidden.len, weight.len), (tokens * width, words * width), "linear_cross_entropy: rows of {width}");
     assert_eq!(hidden.elem, weight.elem, "linear_cross_entropy: types of hidden states and weight");
-    let cut = Cut::new(Machine::of(client), tokens, vocab, width, hidden.elem);
     let options = Options { scale: 1.0, ..options };
-    let head = Head { client, hidden, weight, width, vocab, cut };
-    let chunk = Buffer::empty(client, cut.rows.min(tokens) * vocab, hidden.elem);
-    let d_hidden = wanted.hidden.then(|| Buffer::empty(client, hidden.len, hidden.elem));
-    let mut d_weight = None;
+    let head = Head { client, hidden, weight, width, words, cut };
+    let chunk = Buffer::empty(client, cut.rows.min(tokens) * words, hidden.elem);
+    // What no product writes is zero: nothing has a part in the gradient of hidden states, or no token in that of the weight.
+    let made = |len, elem, written| match written {
+        true => Buffer::empty(client, len, elem),
+        false => Buffer::from_f32(client, &vec![0.0; len], elem),
+    };
+    let d_hidden = wanted.hidden.then(|| made(hidden.len, hidden.elem, words > 0));
+    let d_weight = wanted.weight.then(|| made(weight.len, F32, tokens > 0));
     let mut chunks = Vec::new();
     for (index, labels) in labels.chunks(cut.rows).enumerate() {
         let (start, rows) = (index * cut.rows, labels.len());
-        let logits = Buffer { len: rows * vocab, ..chunk.clone() };
-        let labels = Labels::new(client, labels, vocab);
+        let logits = Buffer { len: rows * words, ..chunk.clone() };
+        let labels = Labels::new(client, labels, shard.vocab());
         head.logits(&logits, start, rows);
-        if d_hidden.is_none() && !wanted.weight {
-            chunks.push(loss::forward(client, &logits, vocab, &labels, options));
-            continue;
+        let statistics = gather(loss::statistics(client, &logits, shard, &labels, options))?;
+        let losses = loss::combine(client, &statistics, shard.vocab(), &labels, options);
+        if wanted.any() {
+            loss::gradient_in_place(client, &logits, shard, &labels, &losses.log_sum_exp, options);
         }
-        chunks.push(loss::forward_with_gradient(client, &logits, vocab, &labels, options));
+        chunks.push(losses);
         if let Some(d_hidden) = &d_hidden {
             head.d_hidden(d_hidden, &logits, start, rows);
         }
-        if wanted.weight {
-            match &d_weight {
-                None => d_weight = Some(head.first_d_weight(&logits, rows)),
-                Some(sum) => head.add_d_weight(sum, &logits, start, rows),
-            }
+        if let Some(d_weight) = &d_weight {
+            head.d_weight(d_weight, &logits, start, rows);
         }
     }
-    // Without a token there was no first chunk to make it.
-    let d_weight = d_weight.or_else(|| wanted.weight.then(|| Buffer::from_f32(client, &vec![0.0; weight.len], F32)));
-    Outcome { chunks, d_hidden, d_weight }
+    Ok(Outcome { chunks, d_hidden, d_weight })
+}
+
+/// The statistics of all ranks in one, as [`forward_shard`] wants them, from reductions on the host: a maximum and then a sum, in
+/// the same order on every rank. Waits for the device.
+///
+/// # Errors
+/// The first error of `reduce`.
+///
+/// # Panics
+/// If the device failed.
+pub fn reduced<E>(
+    client: &Client,
+    statistics: &Buffer,
+    reduce: &mut dyn FnMut(Reduction<'_>) -> Result<(), E>,
+) -> Result<Buffer, E> {
+    let own = statistics.read_f32(client);
+    let own = own.unwrap_or_else(|error| panic!("linear_cross_entropy: the device failed: {error}"));
+    let (rows, _) = own.as_chunks::<STATISTICS>();
+    let mut maxima: Vec<f32> = rows.iter().map(|[maximum, ..]| *maximum).collect();
+    reduce(Reduction::Max(&mut maxima))?;
+    let sums = rows.iter().zip(&maxima).map(|([own, sum, logit, logits], maximum)| {
+        let [sum, logit, logits] = [sum, logit, logits].map(|value| f64::from(*value));
+        [sum * (f64::from(*own) - f64::from(*maximum)).exp(), logit, logits]
+    });
+    let mut sums: Vec<RowSums> = sums.collect();
+    reduce(Reduction::Sum(sums.as_flattened_mut()))?;
+    let all =
+        maxima.iter().zip(&sums).flat_map(|(maximum, sums)| [*maximum].into_iter().chain(sums.map(|sum| sum as f32)));
+    Ok(Buffer::from_f32(client, &all.collect::<Vec<_>>(), F32))
 }
 
 /// The operands of all products.
@@ -128,13 +192,13 @@ struct Head<'a> {
     hidden: &'a Buffer,
     weight: &'a Buffer,
     width: usize,
-    vocab: usize,
+    words: usize,
     cut: Cut,
 }
 
 impl Head<'_> {
     fn weight(&self) -> View<'_> {
-        View::new(self.weight, 0, self.vocab, self.width, self.width)
+        View::new(self.weight, 0, self.words, self.width, self.width)
     }
 
     /// `rows` rows of hidden states, or of their gradient.
@@ -143,31 +207,29 @@ impl Head<'_> {
     }
 
     fn logits(&self, logits: &Buffer, start: usize, rows: usize) {
-        let out = View::new(logits, 0, rows, self.vocab, self.vocab);
+        let out = View::new(logits, 0, rows, self.words, self.words);
         multiply(self.client, out, self.rows_of(self.hidden, start, rows), self.weight().transposed());
     }
 
     fn d_hidden(&self, d_hidden: &Buffer, gradient: &Buffer, start: usize, rows: usize) {
-        let gradient = View::new(gradient, 0, rows, self.vocab, self.vocab);
+        let gradient = View::new(gradient, 0, rows, self.words, self.words);
         multiply(self.client, self.rows_of(d_hidden, start, rows), gradient, self.weight());
     }
 
-    fn first_d_weight(&self, gradient: &Buffer, rows: usize) -> Buffer {
-        let d_weight = Buffer::empty(self.client, self.weight.len, F32);
-        let gradient = View::new(gradient, 0, rows, self.vocab, self.vocab).transposed();
-        let out = View::new(&d_weight, 0, self.vocab, self.width, self.width);
-        multiply(self.client, out, gradient, self.rows_of(self.hidden, 0, rows));
-        d_weight
-    }
-
-    /// Adds a chunk's contribution, a part of the words at a time.
-    fn add_d_weight(&self, sum: &Buffer, gradient: &Buffer, start: usize, rows: usize) {
+    /// Adds a chunk's contribution, a part of the words at a time; that of the first chunk is the sum.
+    fn d_weight(&self, sum: &Buffer, gradient: &Buffer, start: usize, rows: usize) {
+        let hidden = self.rows_of(self.hidden, start, rows);
+        let product = |out: &Buffer, first: usize, words: usize| {
+            let gradient = View::new(gradient, first, rows, words, self.words).transposed();
+            multiply(self.client, View::new(out, 0, words, self.width, self.width), gradient, hidden);
+        };
+        if start == 0 {
+            return product(sum, 0, self.words);
+        }
         let part = Buffer::empty(self.client, self.cut.words * self.width, F32);
-        for first in (0..self.vocab).step_by(self.cut.words) {
-            let words = self.cut.words.min(self.vocab - first);
-            let gradient = View::new(gradient, first, rows, words, self.vocab).transposed();
-            let out = View::new(&part, 0, words, self.width, self.width);
-            multiply(self.client, out, gradient, self.rows_of(self.hidden, start, rows));
+        for first in (0..self.words).step_by(self.cut.words) {
+            let words = self.cut.words.min(self.words - first);
+            product(&part, first, words);
             let offset = (first * self.width * F32.size()) as u64;
             let target = Buffer { handle: sum.handle.clone().offset_start(offset), len: words * self.width, elem: F32 };
             add_in_place(self.client, &target, &part);
@@ -180,14 +242,13 @@ pub fn scaled(client: &Client, x: &Buffer, factor: f32, elem: ElemType) -> Buffe
     let out = Buffer::empty(client, x.len, elem);
     let wider = if x.elem.size() > elem.size() { x.elem } else { elem };
     let machine = Machine::of(client);
-    let vector = machine.vector(wider, x.len);
-    let (loads, units) = (x.len / vector, machine.max_units.min(256));
+    let Flat { vector, loads, count, dim } = machine.flat(x.len, machine.vector(wider, x.len));
     // SAFETY: a unit beyond the last load does nothing.
     unsafe {
         scale_kernel::launch_unchecked(
             client,
-            machine.count(loads.div_ceil(units as usize)),
-            CubeDim::new_1d(units),
+            count,
+            dim,
             address_type(&[x]),
             vector,
             x.arg(),
@@ -204,21 +265,11 @@ pub fn scaled(client: &Client, x: &Buffer, factor: f32, elem: ElemType) -> Buffe
 /// `sum += part`, over the elements of `sum`.
 fn add_in_place(client: &Client, sum: &Buffer, part: &Buffer) {
     let machine = Machine::of(client);
-    let vector = machine.vector(F32, sum.len);
-    let (loads, units) = (sum.len / vector, machine.max_units.min(256));
+    let Flat { vector, loads, count, dim } = machine.flat(sum.len, machine.vector(F32, sum.len));
     let part = Buffer { len: sum.len, ..part.clone() };
     // SAFETY: a unit beyond the last load does nothing, and a part is at least as long as what it is added to.
     unsafe {
-        add_kernel::launch_unchecked(
-            client,
-            machine.count(loads.div_ceil(units as usize)),
-            CubeDim::new_1d(units),
-            address_type(&[sum]),
-            vector,
-            sum.arg(),
-            part.arg(),
-            loads,
-        );
+        add_kernel::launch_unchecked(client, count, dim, address_type(&[sum]), vector, sum.arg(), part.arg(), loads);
     }
 }
 

@@ -1,10 +1,14 @@
-//! Matrix products in device memory: a face for the products of `cubek`, whose routines it picks by what the device has
-//! (tensor cores, or none).
+//! Matrix products in device memory: a face for the products of `cubek`, whose routines it picks by type and by what the device
+//! has (tensor cores, or none).
 
-use crate::cube::{Buffer, Client, ElemType};
+use crate::cube::{Buffer, Client, ElemType, F32};
 use cubecl::prelude::TensorBinding;
-use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
-use cubek::matmul::{launch::launch_ref, strategy::Strategy};
+use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems, MatmulSetupError};
+use cubek::matmul::multi_level::routines::TileSizeSelection;
+use cubek::matmul::multi_level::routines::batch::ordered_double_buffering::OrderedSelectionArgs;
+use cubek::matmul::multi_level::routines::batch::simple_unit::SimpleUnitSelectionArgs;
+use cubek::matmul::routine::BlueprintStrategy;
+use cubek::matmul::{launch::launch_ref, multi_level, strategy::Strategy};
 use cubek::std::InputBinding;
 
 /// A matrix inside a buffer: element `(i, j)` is number `start + i * row_stride + j * column_stride`.
@@ -41,6 +45,12 @@ impl<'a> View<'a> {
         self.buffer.elem
     }
 
+    /// Whether every row, or every column of a transpose, begins at a multiple of 16 bytes.
+    fn is_wide(self) -> bool {
+        let stride = self.row_stride.max(self.column_stride);
+        [self.start, stride].iter().all(|elements| (elements * self.elem().size()).is_multiple_of(16))
+    }
+
     fn binding(self) -> TensorBinding {
         let handle = self.buffer.handle.clone().offset_start((self.start * self.elem().size()) as u64);
         let (strides, shape) = ([self.row_stride, self.column_stride], [self.rows, self.columns]);
@@ -49,17 +59,49 @@ impl<'a> View<'a> {
     }
 }
 
-/// `out = a · b`, with sums in f32.
+/// `out = a · b`, with sums in f32. A product in which a side is empty writes nothing.
 ///
 /// # Panics
 /// If the shapes do not fit, or no routine can run on the device.
 pub(super) fn multiply(client: &Client, out: View<'_>, a: View<'_>, b: View<'_>) {
     let shapes = (a.rows, b.columns, a.columns);
     assert_eq!(shapes, (out.rows, out.columns, b.rows), "shapes of a product");
-    let elems = MatmulGlobalElems { lhs: a.elem(), rhs: b.elem(), out: out.elem() };
-    let (lhs, rhs) = (InputBinding::new(a.binding(), a.elem()), InputBinding::new(b.binding(), b.elem()));
-    let mut elems = MatmulElems::from_globals(&elems);
-    if let Err(error) = launch_ref(&Strategy::Auto, client, lhs, rhs, out.binding(), &mut elems) {
+    if [a.rows, b.columns, a.columns].contains(&0) {
+        return;
+    }
+    let launch = |strategy: &Strategy| {
+        let elems = MatmulGlobalElems { lhs: a.elem(), rhs: b.elem(), out: out.elem() };
+        let (lhs, rhs) = (InputBinding::new(a.binding(), a.elem()), InputBinding::new(b.binding(), b.elem()));
+        launch_ref(strategy, client, lhs, rhs, out.binding(), &mut MatmulElems::from_globals(&elems))
+    };
+    let mut outcome = Ok(());
+    for strategy in strategies(a.elem(), [out, a, b].iter().all(|view| view.is_wide())) {
+        outcome = launch(&strategy);
+        if !matches!(outcome, Err(MatmulSetupError::Unavailable(_))) {
+            break;
+        }
+    }
+    if let Err(error) = outcome {
         panic!("a product of {shapes:?} on {}: {error:?}", client.name());
     }
+}
+
+/// Routines for operands of this type, `wide` if all can be loaded 16 bytes at a time; the first that the device has the
+/// instructions for counts.
+fn strategies(elem: ElemType, wide: bool) -> Vec<Strategy> {
+    if elem == F32 {
+        // The others would round f32 to the 10 bits of TF32 where there are tensor cores. Loaded by the element, a large tile
+        // takes more than a unit's registers.
+        let tile_size = if wide { TileSizeSelection::MaxTileSize } else { TileSizeSelection::MinTileSize };
+        let tiles = BlueprintStrategy::Inferred(SimpleUnitSelectionArgs { tile_size });
+        return vec![multi_level::Strategy::SimpleUnit(tiles).into()];
+    }
+    // Tiles of 128×64, a plane on 16 rows: what cubek picks by itself keeps more than a unit's registers.
+    let tiles = OrderedSelectionArgs {
+        row_count: Some(8),
+        rows_per_plane: Some(1),
+        partition_k: Some(2),
+        ..OrderedSelectionArgs::default()
+    };
+    vec![multi_level::Strategy::OrderedDoubleMma(BlueprintStrategy::Inferred(tiles)).into(), Strategy::Auto]
 }

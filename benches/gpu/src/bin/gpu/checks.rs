@@ -58,7 +58,13 @@ impl<'a> Draw<'a> {
     }
 
     fn floats(&mut self, len: usize, elem: ElemType) -> anyhow::Result<(Vec<f64>, Buffer)> {
-        let buffer = Buffer::from_f32(self.client, &self.random.normals(len), elem);
+        self.scaled(1.0, len, elem)
+    }
+
+    /// Values of this standard deviation.
+    fn scaled(&mut self, deviation: f32, len: usize, elem: ElemType) -> anyhow::Result<(Vec<f64>, Buffer)> {
+        let values: Vec<f32> = self.random.normals(len).into_iter().map(|value| value * deviation).collect();
+        let buffer = Buffer::from_f32(self.client, &values, elem);
         Ok((wide(self.client, &buffer)?, buffer))
     }
 }

@@ -1,7 +1,7 @@
 //! What the device's memory gives: the rate of a plain copy, the roof of every kernel that is bound by memory.
 
 use cubecl::prelude::*;
-use internevo_kernels::cube::{Buffer, Client, F32, Machine};
+use internevo_kernels::cube::{Buffer, Client, F32, Flat, Machine};
 
 use crate::timing::time;
 
@@ -20,15 +20,12 @@ pub fn copy(client: &Client) -> anyhow::Result<f64> {
 }
 
 fn launch(client: &Client, x: &Buffer, y: &Buffer) {
-    const UNITS: u32 = 256;
     let machine = Machine::of(client);
-    let vector = machine.vector(F32, x.len);
-    let loads = x.len / vector;
+    let Flat { vector, loads, count, dim } = machine.flat(x.len, machine.vector(F32, x.len));
     // SAFETY: both buffers hold `loads` vectors, and a unit beyond the last one stops.
     unsafe {
         let [x, y] = [x, y].map(|buffer| BufferArg::from_raw_parts(buffer.handle.clone(), buffer.len));
-        let count = machine.count(loads.div_ceil(UNITS as usize));
-        copy_kernel::launch_unchecked(client, count, CubeDim::new_1d(UNITS), vector, x, y, loads);
+        copy_kernel::launch_unchecked(client, count, dim, vector, x, y, loads);
     }
 }
 

@@ -8,22 +8,25 @@ use super::super::{Calls, Rules, type_name};
 /// Adds the calls.
 pub fn add(calls: &mut Calls) {
     for elem in [BF16, F16] {
-        casts(calls, elem);
+        for len in [1 << 26, 1001] {
+            casts(calls, elem, len);
+        }
     }
-    buckets(calls, BF16);
+    for elem in [BF16, F16, F32] {
+        buckets(calls, elem);
+    }
 }
 
-fn casts(calls: &mut Calls, elem: ElemType) {
-    const LEN: usize = 1 << 26;
+fn casts(calls: &mut Calls, elem: ElemType, len: usize) {
     for (from, to) in [(F32, elem), (elem, F32)] {
-        let shape = format!("{LEN} from {}", type_name(from));
+        let shape = format!("{len} from {}", type_name(from));
         // Widening stores 16 bytes at a time and loads half as many.
-        let rules = if from == F32 { Rules::streaming().wide("cast_kernel", F32, LEN) } else { Rules::streaming() };
+        let rules = if from == F32 { Rules::streaming().wide("cast_kernel", F32, len) } else { Rules::streaming() };
         let call = calls.add("cast", to, shape, rules, move |inputs| {
-            let x = inputs.floats(LEN, from);
+            let x = inputs.floats(len, from);
             move |client| drop(cast(client, &x, to))
         });
-        call.moves(LEN * (from.size() + to.size()));
+        call.moves(len * (from.size() + to.size()));
     }
 }
 

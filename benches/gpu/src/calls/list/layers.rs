@@ -21,7 +21,7 @@ pub fn add(calls: &mut Calls) {
             rms_norms(calls, elem, rows, width);
         }
     }
-    for elem in [BF16, F32] {
+    for elem in [BF16, F16, F32] {
         for &(rows, width) in shapes(elem) {
             residuals(calls, elem, rows, width);
         }
@@ -31,15 +31,19 @@ pub fn add(calls: &mut Calls) {
         rotaries(calls, elem, RotaryHeads::all(40, 128), &format!("{TOKENS}×32+8×128"));
         let packed = QkvLayout { kv_heads: 8, q_per_kv: 4, head_dim: 96 };
         rotaries(calls, elem, packed.into(), &format!("{TOKENS}×8×(4+1+1)×96"));
-        embeddings(calls, elem, 128_256, 4096);
+        rotaries(calls, elem, RotaryHeads::all(5, 36), &format!("{TOKENS}×5×36"));
+        for (vocab, width) in [(128_256, 4096), (1001, 333)] {
+            embeddings(calls, elem, vocab, width);
+        }
     }
 }
 
-/// Rows and widths: the micro-batch of an 8B model, a smoke test's, rows that no vector divides.
+/// Rows and widths: the micro-batch of an 8B model, a smoke test's, rows that no vector divides; the widths of larger models, up to
+/// rows that do not stay in the registers of a cube, one of them of no whole vector.
 fn shapes(elem: ElemType) -> &'static [(usize, usize)] {
     match elem {
-        F16 => &[(16384, 4096)],
-        _ => &[(16384, 4096), (64, 64), (333, 1001)],
+        F16 => &[(16384, 4096), (16384, 8192)],
+        _ => &[(16384, 4096), (64, 64), (333, 1001), (16384, 6144), (16384, 8192), (8192, 16384), (333, 16383)],
     }
 }
 
@@ -123,7 +127,9 @@ fn embeddings(calls: &mut Calls, elem: ElemType, vocab: usize, width: usize) {
     });
 }
 
-/// Units of the backward hold their part of three operands from the first pass over a row to the second.
+/// Units of the backward hold their part of three operands from the first pass over a row to the second. The widest rows take
+/// all registers that 512 units have.
 fn rules_of_backward(elem: ElemType, width: usize) -> Rules {
-    Rules::streaming().registers(80).wide("backward_kernel", elem, width)
+    let registers = if width > 8192 { 128 } else { 80 };
+    Rules::streaming().registers(registers).wide("backward_kernel", elem, width)
 }

@@ -1,17 +1,21 @@
 //! Losses and the optimizer.
 
+use anyhow::Context as _;
 use internevo_kernels::adamw::cube::{Plan, State, step};
 use internevo_kernels::adamw::{Segment, Update};
 use internevo_kernels::cross_entropy::cpu::Options;
 use internevo_kernels::cross_entropy::cube::{Labels, forward_with_gradient};
 use internevo_kernels::cross_entropy::reference;
 use internevo_kernels::cube::{Buffer, ElemType, F32};
+use internevo_kernels::linear::{self, cpu::Shape};
+use internevo_kernels::linear_cross_entropy::{cpu::Wanted, cube as head};
 
 use super::{Check, Draw, add as check, error, worst};
 
 /// Adds the checks.
 pub fn add(checks: &mut Vec<Check>, elem: ElemType, tiny: bool) {
     cross_entropies(checks, elem, tiny);
+    heads(checks, elem, tiny);
     adamw(checks, elem, tiny);
 }
 
@@ -26,6 +30,29 @@ fn cross_entropies(checks: &mut Vec<Check>, elem: ElemType, tiny: bool) {
         let found = rows.totals(client)?.loss;
         let gradient = reference::backward(&logits, vocab, &labels, options);
         worst([Ok((found - expected).abs() / expected.abs()), error(client, &on_gpu, &gradient)])
+    });
+}
+
+/// The fused head in chunks. The f64 products take seconds.
+fn heads(checks: &mut Vec<Check>, elem: ElemType, tiny: bool) {
+    let (tokens, width, vocab) = if tiny { (150, 24, 131) } else { (384, 512, 4096) };
+    let shape = Shape { tokens, d_in: width, d_out: vocab };
+    let options = Options { label_smoothing: 0.1, z_loss: 1e-4, scale: 1.0 };
+    check(checks, "linear_cross_entropy", elem, format!("{tokens}×{width}×{vocab}"), move |client, seed| {
+        let mut draw = Draw::new(client, seed);
+        let (x, x_gpu) = draw.floats(tokens * width, elem)?;
+        // Logits of a deviation of 1, as those of a model: rounding larger ones would be most of the error.
+        let (w, w_gpu) = draw.scaled((width as f32).powf(-0.5), vocab * width, elem)?;
+        let labels: Vec<i32> = (0..tokens).map(|token| (token * 7919 % vocab) as i32).collect();
+        let wanted = Wanted { hidden: true, weight: true };
+        let out = head::forward(client, &x_gpu, &w_gpu, width, &labels, options, wanted);
+        let logits = linear::reference::forward(shape, &x, &w);
+        let expected = reference::forward(&logits, vocab, &labels, options).0;
+        let d_logits = reference::backward(&logits, vocab, &labels, options);
+        let (dx, dw) = linear::reference::backward(shape, &x, &w, &d_logits);
+        let loss = (out.totals(client)?.loss - expected).abs() / expected.abs();
+        let (d_hidden, d_weight) = (out.d_hidden.context("wanted")?, out.d_weight.context("wanted")?);
+        worst([Ok(loss), error(client, &d_hidden, &dx), error(client, &d_weight, &dw)])
     });
 }
 
