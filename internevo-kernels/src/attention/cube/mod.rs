@@ -5,29 +5,37 @@
 //! |---|---|
 //! | `tiles` | which tiles of the score matrix a launch visits, from segments and mask |
 //! | `places` | where heads lie in buffers |
+//! | `sides` | what the two launches of a backward read and write |
 //! | `delta` | the prepass of the backward |
 //! | `portable` | kernels for any device |
 //! | `mma` | kernels for tensor cores through `mma.sync` |
+//! | `wgmma` | the forward for Hopper's, through `wgmma` and TMA |
+//! | `lanes`, `fragment` | what `mma` and `wgmma` share: a warp's registers, and the softmax in them |
 //!
-//! The portable kernels are tested by running them. Of the `mma` kernels everything but five PTX instructions is: tests emulate
-//! those on any device; with the instructions they have been compiled (NVRTC, ptxas) and not yet run on a GPU.
+//! The portable kernels are tested by running them. Of the others everything but the PTX instructions is: tests emulate those on
+//! any device; with the instructions they have been compiled (NVRTC, ptxas) and not yet run on a GPU.
 //!
 //! The backward takes no atomics: dQ is summed by the cubes that own queries, dK and dV by those that own keys, and the scores
 //! are computed in both. That is 7 products of tiles instead of 5, and results that repeat to the bit.
 
 mod delta;
+mod fragment;
+mod lanes;
 mod mma;
 #[cfg(feature = "gpu")]
 pub(crate) mod op;
 mod places;
 mod portable;
+mod sides;
 mod tiles;
+mod wgmma;
 
 pub use places::DeviceHeads;
 
 use super::{AttentionMask, QkvLayout, Segments};
 use crate::cube::{Buffer, Client, F32};
 use places::check;
+use sides::launches;
 
 /// A score that is hidden. The running maximum never falls to it: the exponential of the difference is zero.
 const HIDDEN: f32 = -1e30;
@@ -73,13 +81,26 @@ pub enum Route {
     /// f16 and bf16 in tensor cores by `mma.sync`: CUDA devices of compute capability 8.0 and later, heads of a multiple of 16
     /// values up to 256 that begin at multiples of 16 bytes.
     Mma,
+    /// As [`Self::Mma`] with a forward by `wgmma` and TMA: CUDA devices of compute capability 9.0, heads of 64, 128, 192 or 256
+    /// values, a token's heads beside each other in its row.
+    Wgmma,
 }
 
 impl Route {
     /// The fastest that `client` and these operands allow.
     pub fn fastest(client: &Client, operands: &DeviceHeads<'_>, attention: &Attention<'_>) -> Self {
-        let tensor_cores = mma::instructions(client, operands[0].data.elem).is_some();
-        if tensor_cores && mma::serves(attention.layout, operands) { Self::Mma } else { Self::Portable }
+        let served = |route: &Self| route.serves(client, operands, attention);
+        [Self::Wgmma, Self::Mma].into_iter().find(served).unwrap_or(Self::Portable)
+    }
+
+    /// Whether this route computes these operands on `client`.
+    pub fn serves(self, client: &Client, operands: &DeviceHeads<'_>, attention: &Attention<'_>) -> bool {
+        let elem = operands[0].data.elem;
+        match self {
+            Self::Portable => true,
+            Self::Mma => mma::instructions(client, elem).is_some() && mma::serves(attention.layout, operands),
+            Self::Wgmma => wgmma::instructions(client, elem).is_some() && wgmma::serves(attention, operands),
+        }
     }
 }
 
@@ -108,6 +129,10 @@ pub fn forward_by(
         Route::Mma => {
             let instructions = mma::demand(client, attention.layout, operands);
             mma::forward(client, operands, attention, instructions, None)
+        }
+        Route::Wgmma => {
+            let instructions = wgmma::demand(client, attention, operands);
+            wgmma::forward(client, operands, attention, instructions, None)
         }
     }
 }
@@ -140,12 +165,13 @@ pub fn backward_by(
     gradients: &DeviceHeads<'_>,
 ) {
     let statistics = attention.statistics(client, operands, outcome, gradients);
-    let dy = outcome.d_output;
-    match route {
-        Route::Portable => portable::backward(client, operands, dy, &statistics, attention, gradients, None),
-        Route::Mma => {
-            let instructions = mma::demand(client, attention.layout, operands);
-            mma::backward(client, operands, dy, &statistics, attention, gradients, instructions, None);
+    for launch in launches(attention.layout, operands, outcome, &statistics, gradients) {
+        match route {
+            Route::Portable => portable::backward(client, &launch, attention, None),
+            Route::Mma | Route::Wgmma => {
+                let instructions = mma::demand(client, attention.layout, operands);
+                mma::backward(client, &launch, attention, instructions, None);
+            }
         }
     }
 }

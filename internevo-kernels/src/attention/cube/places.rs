@@ -64,6 +64,14 @@ pub(super) struct Head {
     pub member: u32,
 }
 
+#[cube]
+impl Head {
+    /// The `index`th query head, where each group has `members`.
+    pub fn of(index: u32, #[comptime] members: u32) -> Head {
+        Head { group: index / members, member: index % members }
+    }
+}
+
 /// Rows of one head: those before `stop`, from `first` on.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]

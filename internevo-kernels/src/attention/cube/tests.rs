@@ -1,9 +1,11 @@
 //! Every route against f64, on every device of the build.
 
+mod wgmma;
+
 use super::*;
 use crate::KernelSet::Reference;
 use crate::attention::{attention_masked, flash_attention, reference};
-use crate::cube::testing::{assert_buffer, clients, on_every_device, random};
+use crate::cube::testing::{assert_buffer, clients, on_every_device, poison, random};
 use crate::cube::{ElemType, F16, F32, Machine};
 use crate::testing::*;
 use burn::tensor::Tensor;
@@ -56,19 +58,35 @@ impl Case {
         self.buffers.each_ref().map(|like| Buffer::from_f32(client, &vec![f32::NAN; like.len], like.elem))
     }
 
+    fn name(&self) -> String {
+        format!("{:?} {:?} {:?}", self.layout, self.segments, self.mask)
+    }
+
+    /// Runs a forward over memory full of NaN and compares what it gives.
+    fn run_forward(
+        &self,
+        client: &Client,
+        forward: impl Fn(&DeviceHeads<'_>, &Attention<'_>) -> (Buffer, Buffer),
+    ) -> (Buffer, Buffer) {
+        let (elem, what) = (self.buffers[0].elem, self.name());
+        println!("{what}");
+        poison(client, self.output.len(), elem);
+        poison(client, self.lse.len(), F32);
+        let (output, lse) = forward(&self.views(&self.buffers), &self.attention());
+        assert_buffer(&format!("output of {what}"), client, &output, &self.output, elem);
+        assert_lse(&what, &lse.read_f32(client).unwrap(), &self.lse, elem);
+        (output, lse)
+    }
+
     fn run(
         &self,
         client: &Client,
         forward: impl Fn(&DeviceHeads<'_>, &Attention<'_>) -> (Buffer, Buffer),
         backward: impl Fn(&DeviceHeads<'_>, &Outcome<'_>, &Attention<'_>, &DeviceHeads<'_>),
     ) {
-        let elem = self.buffers[0].elem;
-        let what = format!("{:?} {:?} {:?}", self.layout, self.segments, self.mask);
-        println!("{what}");
+        let (elem, what) = (self.buffers[0].elem, self.name());
+        let (output, lse) = self.run_forward(client, forward);
         let (operands, attention) = (self.views(&self.buffers), self.attention());
-        let (output, lse) = forward(&operands, &attention);
-        assert_buffer(&format!("output of {what}"), client, &output, &self.output, elem);
-        assert_lse(&what, &lse.read_f32(client).unwrap(), &self.lse, elem);
         let gradients = self.spoilt(client);
         let outcome = Outcome { output: &output, lse: &lse, d_output: &self.d_output, d_lse: Some(&self.d_lse) };
         backward(&operands, &outcome, &attention, &self.views(&gradients));
@@ -122,8 +140,9 @@ fn run_portable(case: &Case, client: &Client, blocking: Option<portable::Blockin
         |operands, attention| portable::forward(client, operands, attention, blocking),
         |operands, outcome, attention, gradients| {
             let statistics = attention.statistics(client, operands, outcome, gradients);
-            let dy = outcome.d_output;
-            portable::backward(client, operands, dy, &statistics, attention, gradients, blocking);
+            for launch in launches(attention.layout, operands, outcome, &statistics, gradients) {
+                portable::backward(client, &launch, attention, blocking);
+            }
         },
     );
 }
@@ -175,14 +194,15 @@ fn the_tensor_core_kernels_agree_with_f64_when_their_instructions_are_emulated()
             let case = Case::new(&mut random, client, elem, layout, segments, mask);
             let tiling = mma::Tiling { warps, fragments, others, parts };
             let whole = mma::Tiling { parts: 1, ..tiling };
-            let emulated = mma::Instructions::Emulated;
+            let emulated = lanes::Instructions::Emulated;
             case.run(
                 client,
                 |operands, attention| mma::forward(client, operands, attention, emulated, Some(whole)),
                 |operands, outcome, attention, gradients| {
                     let statistics = attention.statistics(client, operands, outcome, gradients);
-                    let dy = outcome.d_output;
-                    mma::backward(client, operands, dy, &statistics, attention, gradients, emulated, Some(tiling));
+                    for launch in launches(attention.layout, operands, outcome, &statistics, gradients) {
+                        mma::backward(client, &launch, attention, emulated, Some(tiling));
+                    }
                 },
             );
         }

@@ -102,7 +102,7 @@ pub(super) struct Tile {
 
 #[cube]
 impl Tile {
-    pub fn read(tiles: &[u32], index: usize, back: i32, ahead: i32) -> Tile {
+    fn read(tiles: &[u32], index: usize, back: i32, ahead: i32) -> Tile {
         let at = index * WORDS;
         Tile {
             first: tiles[at],
@@ -113,6 +113,16 @@ impl Tile {
             back,
             ahead,
         }
+    }
+
+    /// The tile of this cube, where each of `count` tiles has `cubes` of them, and which of those this one is. A cube too many
+    /// ends here.
+    pub fn open(tiles: &[u32], count: u32, back: i32, ahead: i32, #[comptime] cubes: u32) -> (Tile, u32) {
+        let index = CUBE_POS / cubes as usize;
+        if index >= count as usize {
+            terminate!();
+        }
+        (Tile::read(tiles, index, back, ahead), (CUBE_POS % cubes as usize) as u32)
     }
 
     /// Whether the owned row `own` sees `other`. What a row beyond the tile sees does not matter: nobody stores it.

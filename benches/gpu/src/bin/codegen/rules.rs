@@ -14,6 +14,9 @@ pub fn broken(rules: &Rules, kernel: &str, metrics: &Metrics) -> Vec<String> {
         }
     };
     let Metrics { registers, spilled_bytes, stack_bytes, local, load_bits, hmma, hgmma, .. } = *metrics;
+    for loss in &metrics.losses {
+        demand(false, format!("ptxas: {loss}"));
+    }
     demand(registers <= rules.registers, format!("{registers} registers, budget {}", rules.registers));
     match rules.debts.iter().find(|(name, _)| *name == function) {
         Some((_, debt)) => demand(spilled_bytes <= *debt, format!("{spilled_bytes} bytes spilled, {debt} known")),
@@ -71,6 +74,7 @@ mod tests {
             (Metrics { local: 3, ..good.clone() }, "3 accesses to local memory"),
             (Metrics { load_bits: 32, ..good.clone() }, "widest load 32 bits, 128 claimed"),
             (Metrics { hmma: 0, ..good.clone() }, "no HMMA, claimed"),
+            (Metrics { losses: vec!["wgmma is serialized".to_owned()], ..good.clone() }, "ptxas: wgmma is serialized"),
         ];
         for (metrics, message) in cases {
             assert_eq!(broken(&rules, "norm::forward_kernel", &metrics), [message]);

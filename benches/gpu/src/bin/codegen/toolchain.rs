@@ -30,6 +30,8 @@ pub struct Metrics {
     pub hgmma: u32,
     /// All instructions.
     pub instructions: u32,
+    /// What `ptxas` calls a potential loss: products of warpgroups that wait for each other, registers not handed over.
+    pub losses: Vec<String>,
 }
 
 /// An installed toolkit and a folder of earlier results.
@@ -61,7 +63,7 @@ impl Toolchain {
     pub fn measure(&self, code: &Code, target: &str) -> anyhow::Result<Metrics> {
         // The entry's name carries a hash of types, the code does not depend on it.
         let source = code.source.replace(&code.entry, "kernel");
-        let key = blake3::hash(format!("1 {} {target}\n{source}", self.version()).as_bytes()).to_hex();
+        let key = blake3::hash(format!("2 {} {target}\n{source}", self.version()).as_bytes()).to_hex();
         let known = self.cache.join(format!("{key}.json"));
         if let Some(metrics) = std::fs::read(&known).ok().and_then(|json| serde_json::from_slice(&json).ok()) {
             return Ok(metrics);
@@ -110,6 +112,8 @@ impl Metrics {
         self.registers = before(&["registers"]);
         self.stack_bytes = before(&["bytes", "stack", "frame"]);
         self.spilled_bytes = before(&["bytes", "spill", "stores"]) + before(&["bytes", "spill", "loads"]);
+        let losses = report.lines().filter_map(|line| line.split_once("Potential Performance Loss: "));
+        self.losses = losses.map(|(_, loss)| loss.trim().to_owned()).collect();
     }
 
     /// Counts the instructions that `nvdisasm -c` lists.
@@ -167,6 +171,17 @@ mod tests {
         let mut metrics = Metrics::default();
         metrics.read_report(report);
         assert_eq!((metrics.registers, metrics.stack_bytes, metrics.spilled_bytes), (168, 24, 48));
+    }
+
+    #[test]
+    fn losses_that_ptxas_names_are_kept() {
+        let report = "ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized due to \
+            insufficient register resources for the wgmma pipeline in the function 'kernel'\n\
+            ptxas info    : Used 168 registers, used 4 barriers\n";
+        let mut metrics = Metrics::default();
+        metrics.read_report(report);
+        assert_eq!(metrics.registers, 168);
+        assert!(matches!(&metrics.losses[..], [loss] if loss.starts_with("wgmma.mma_async instructions are serialized")));
     }
 
     #[test]

@@ -20,8 +20,8 @@ pub struct Check {
     pub elem: ElemType,
     /// Its sizes.
     pub shape: String,
-    /// Whether it is a route through tensor cores, for devices that have them.
-    pub tensor_cores: bool,
+    /// Whether a device has what it needs, apart from the type.
+    pub served: Box<dyn Fn(&Client) -> bool>,
     /// Runs it on inputs from this seed: `‖out − ref‖ / ‖ref‖`, the largest of its outputs'.
     pub run: Run,
 }
@@ -99,6 +99,6 @@ fn add<'a>(
     shape: String,
     run: impl Fn(&Client, u64) -> anyhow::Result<f64> + 'static,
 ) -> &'a mut Check {
-    checks.push(Check { name: name.to_owned(), elem, shape, tensor_cores: false, run: Box::new(run) });
+    checks.push(Check { name: name.to_owned(), elem, shape, served: Box::new(|_| true), run: Box::new(run) });
     checks.last_mut().expect("just added")
 }

@@ -18,7 +18,7 @@ use anyhow::{Context as _, bail};
 use cubecl::Device;
 use cubecl::features::TypeUsage;
 use gpu_benches::calls::{self, Inputs, type_name};
-use internevo_kernels::cube::{Client, ElemType, Machine};
+use internevo_kernels::cube::{Client, ElemType};
 use serde::Serialize;
 
 use checks::Check;
@@ -106,7 +106,7 @@ fn run() -> anyhow::Result<bool> {
     let start = Instant::now();
     let in_time = || start.elapsed().as_secs_f64() < options.seconds;
     for check in checks::complete(options.tiny) {
-        let able = has_type(&client, check.elem) && (!check.tensor_cores || Machine::of(&client).tensor_cores);
+        let able = has_type(&client, check.elem) && (check.served)(&client);
         if !check.name.contains(&options.only) || !able {
             continue;
         }

@@ -67,6 +67,9 @@ pub fn add(calls: &mut Calls) {
     {
         by(calls, Route::Mma, "", elem, head_dim);
     }
+    for (elem, head_dim) in [(BF16, 64), (BF16, 128), (BF16, 256), (F16, 128)] {
+        by(calls, Route::Wgmma, "wgmma ", elem, head_dim);
+    }
     // The last is for heads of no whole fragments.
     for (elem, head_dim) in [(F32, 64), (F32, 128), (F32, 256), (BF16, 128), (F16, 100)] {
         by(calls, Route::Portable, "portable ", elem, head_dim);
@@ -77,7 +80,11 @@ fn by(calls: &mut Calls, route: Route, name: &str, elem: ElemType, head_dim: usi
     let shape = format!("2×{}/{KV_HEADS}×{SEQUENCE}×{head_dim} causal", KV_HEADS * Q_PER_KV);
     let rules = |kernel| {
         let rules = Rules::compute().wide(kernel, elem, head_dim);
-        if route == Route::Mma { rules.tensor(kernel, Tensor::Hmma) } else { rules }
+        match route {
+            Route::Mma => rules.tensor(kernel, Tensor::Hmma),
+            Route::Wgmma => rules.tensor(kernel, Tensor::Hgmma),
+            Route::Portable => rules,
+        }
     };
     let flops = 2.0 * (2 * KV_HEADS * Q_PER_KV * head_dim) as f64 * (SEQUENCE as f64).powi(2);
     let forward =
@@ -85,10 +92,15 @@ fn by(calls: &mut Calls, route: Route, name: &str, elem: ElemType, head_dim: usi
             let problem = Problem::new(inputs, elem, head_dim);
             move |client| problem.forward(client, route)
         });
-    if route == Route::Mma {
+    if route != Route::Portable {
         forward.computes(flops);
-    } else {
+    }
+    if route != Route::Mma {
         forward.only_on(&[90]);
+    }
+    if route == Route::Wgmma {
+        // Its backward is that of the route before.
+        return;
     }
     let mut rules = rules("backward_kernel");
     if head_dim == 96 {

@@ -1,90 +1,66 @@
 //! The backward, once for dQ and once for dK and dV, as in the portable route: a warp owns rows of one side and keeps their sums
 //! in registers; scores are computed again, from tiles in shared memory.
 
-use super::tile::{add_weighted, begin_load, hide, products, store, zero};
-use super::warp::{Sums, Warp};
+use super::tile::{add_weighted, begin_load, products, zero};
+use super::warp::Warp;
 use super::{Instructions, Place, Shape, Tiling};
-use crate::attention::Heads;
-use crate::attention::cube::places::{DeviceHeads, Head, Rows};
+use crate::attention::cube::Attention;
+use crate::attention::cube::fragment::{hide, store};
+use crate::attention::cube::lanes::Sums;
+use crate::attention::cube::places::{Head, Rows};
+use crate::attention::cube::sides::Launch;
 use crate::attention::cube::tiles::{Side, Span, Tile, Work};
-use crate::attention::cube::{Attention, Statistics};
-use crate::cube::{Buffer, Client, ElemType, Machine, address_type};
+use crate::cube::{Client, ElemType, Machine, address_type};
 use cubecl::prelude::*;
 
-/// Writes the gradients of queries, keys and values; `tiling` overrides the choice made from the width of a head.
+/// Writes the gradients of one side; `tiling` overrides the choice made from the width of a head.
 pub(in crate::attention::cube) fn backward(
     client: &Client,
-    operands: &DeviceHeads<'_>,
-    dy: &Buffer,
-    statistics: &Statistics,
+    launch: &Launch<'_>,
     attention: &Attention<'_>,
-    gradients: &DeviceHeads<'_>,
     instructions: Instructions,
     tiling: Option<Tiling>,
 ) {
-    let [q, k, v] = *operands;
-    let [dq, dk, dv] = *gradients;
-    let dy = attention.layout.separate()[0].on(dy);
-    let launch = Launch { client, statistics, attention, instructions, tiling };
-    launch.side(Side::Queries, [q, dy], [k, v], [dq, dq]);
-    launch.side(Side::Keys, [k, v], [q, dy], [dk, dv]);
-}
-
-/// What both launches share.
-struct Launch<'a> {
-    client: &'a Client,
-    statistics: &'a Statistics,
-    attention: &'a Attention<'a>,
-    instructions: Instructions,
-    tiling: Option<Tiling>,
-}
-
-type Pair<'a> = [Heads<&'a Buffer>; 2];
-
-impl Launch<'_> {
-    /// Gradients of the rows of `side`. The products of `own[0]` with `other[0]` are scores, those of `own[1]` with `other[1]`
-    /// the gradients of probabilities.
-    fn side(&self, side: Side, own: Pair<'_>, other: Pair<'_>, out: Pair<'_>) {
-        let machine = Machine::of(self.client);
-        let (layout, mask) = (self.attention.layout, self.attention.mask);
-        let elem = own[0].data.elem;
-        let vector = self.instructions.vector();
-        let tiling = self.tiling.unwrap_or_else(|| tiling_for(layout.head_dim, side));
-        let shape = Shape::new(self.attention, tiling, vector, self.instructions);
-        let work = Work::new(self.client, self.attention.segments, mask, side, shape.owned());
-        let heads = if side == Side::Queries { layout.heads() } else { layout.kv_heads };
-        let span = Span::of(mask, side);
-        let place = |heads| Place::of(&heads, vector);
-        // SAFETY: the caller checked that the rows of all segments lie inside the views; rows of a tile and of its other side
-        // are rows of one segment, and a cube without a tile stops.
-        unsafe {
-            backward_kernel::launch_unchecked(
-                self.client,
-                machine.count(work.count * heads * tiling.parts),
-                CubeDim::new_1d(shape.units()),
-                address_type(&[own[0].data, own[1].data, other[0].data, other[1].data, out[0].data, out[1].data]),
-                vector,
-                own[0].data.arg(),
-                own[1].data.arg(),
-                other[0].data.arg(),
-                other[1].data.arg(),
-                self.statistics.lse.arg(),
-                self.statistics.delta.arg(),
-                out[0].data.arg(),
-                out[1].data.arg(),
-                work.tiles.arg(),
-                work.count as u32,
-                self.attention.scale,
-                span.back,
-                span.ahead,
-                own.map(place),
-                other.map(place),
-                out.map(|heads| Place::of(&heads, 2)),
-                shape,
-                side,
-                elem,
-            );
-        }
+    let Launch { side, own, other, out, statistics } = *launch;
+    let machine = Machine::of(client);
+    let (layout, mask) = (attention.layout, attention.mask);
+    let elem = own[0].data.elem;
+    let vector = instructions.vector();
+    let tiling = tiling.unwrap_or_else(|| tiling_for(layout.head_dim, side));
+    let shape = Shape::new(attention, tiling, vector, instructions);
+    let work = Work::new(client, attention.segments, mask, side, shape.owned());
+    let heads = if side == Side::Queries { layout.heads() } else { layout.kv_heads };
+    let span = Span::of(mask, side);
+    let place = |heads| Place::of(&heads, vector);
+    // SAFETY: the caller checked that the rows of all segments lie inside the views; rows of a tile and of its other side
+    // are rows of one segment, and a cube without a tile stops.
+    unsafe {
+        backward_kernel::launch_unchecked(
+            client,
+            machine.count(work.count * heads * tiling.parts),
+            CubeDim::new_1d(shape.units()),
+            address_type(&[own[0].data, own[1].data, other[0].data, other[1].data, out[0].data, out[1].data]),
+            vector,
+            own[0].data.arg(),
+            own[1].data.arg(),
+            other[0].data.arg(),
+            other[1].data.arg(),
+            statistics.lse.arg(),
+            statistics.delta.arg(),
+            out[0].data.arg(),
+            out[1].data.arg(),
+            work.tiles.arg(),
+            work.count as u32,
+            attention.scale,
+            span.back,
+            span.ahead,
+            own.map(place),
+            other.map(place),
+            out.map(|heads| Place::of(&heads, 2)),
+            shape,
+            side,
+            elem,
+        );
     }
 }
 
@@ -126,15 +102,9 @@ fn backward_kernel<F: Float, N: Size>(
     let (heads, passes) =
         comptime!(if by_keys { (shape.groups, shape.members) } else { (shape.groups * shape.members, 1) });
     let parts = comptime!(shape.tiling.parts as u32);
-    let index = CUBE_POS / comptime!((heads * parts) as usize);
-    if index >= count as usize {
-        terminate!();
-    }
-    let tile = Tile::read(tiles, index, back, ahead);
-    let part = (CUBE_POS % comptime!(parts as usize)) as u32;
-    let index = (CUBE_POS / comptime!(parts as usize) % heads as usize) as u32;
-    let members = comptime!(if by_keys { 1 } else { shape.members });
-    let head = Head { group: index / members, member: index % members };
+    let (tile, index) = Tile::open(tiles, count, back, ahead, comptime!(heads * parts));
+    let (index, part) = (index / parts, index % parts);
+    let head = Head::of(index, comptime!(if by_keys { 1 } else { shape.members }));
     let (fragments, others, unroll) = comptime!((shape.tiling.fragments, shape.tiling.others, shape.unroll()));
     let (owned, stride) = comptime!((shape.owned(), shape.stride() as u32));
     let score_count = comptime!(fragments * shape.score_tiles());
@@ -147,8 +117,8 @@ fn backward_kernel<F: Float, N: Size>(
     let mut sums_1 = Array::<Sums>::new(comptime!(if by_keys { sum_count } else { 1 }));
     zero(&mut sums_0, sum_count, unroll);
     zero(&mut sums_1, comptime!(if by_keys { sum_count } else { 1 }), unroll);
-    let first_row = tile.first + warp.index * comptime!(shape.warp_rows() as u32);
-    let own = warp.index * comptime!(shape.warp_rows() as u32 * stride);
+    let first_row = tile.first + warp.lanes.warp * comptime!(shape.warp_rows() as u32);
+    let own = warp.lanes.warp * comptime!(shape.warp_rows() as u32 * stride);
     let (second, values) = comptime!((owned as u32 * stride, others as u32 * stride));
     let column = part * comptime!((shape.head_dim / shape.tiling.parts) as u32);
     let mut step_at = comptime!(2 * second).runtime();
@@ -173,7 +143,7 @@ fn backward_kernel<F: Float, N: Size>(
             &mut lane_delta,
             first_row,
             tile.stop,
-            warp.lane,
+            warp.lanes.lane,
             index,
             shape,
             side,
@@ -186,7 +156,18 @@ fn backward_kernel<F: Float, N: Size>(
         sync_cube();
         if comptime!(by_keys) {
             let query_head = index * comptime!(shape.members) + step / steps;
-            read_statistics(lse, delta, &mut lane_lse, &mut lane_delta, at, stop, warp.lane, query_head, shape, side);
+            read_statistics(
+                lse,
+                delta,
+                &mut lane_lse,
+                &mut lane_delta,
+                at,
+                stop,
+                warp.lanes.lane,
+                query_head,
+                shape,
+                side,
+            );
         }
         let (next, next_at) = (step + 1, both_at - step_at);
         if next < steps * passes {
@@ -199,8 +180,8 @@ fn backward_kernel<F: Float, N: Size>(
         products(&mut warp, own + second, step_at + values, &mut slopes, shape);
         differentiate(&mut warp, &mut weights, &mut slopes, &lane_lse, &lane_delta, log2_scale, shape, side);
         if !tile.sees_all(first_row, at, comptime!(shape.warp_rows() as u32), comptime!(others as u32)) {
-            hide(&tile, &mut weights, first_row, at, warp.lane, 0.0f32, shape);
-            hide(&tile, &mut slopes, first_row, at, warp.lane, 0.0f32, shape);
+            hide(&tile, &mut weights, first_row, at, warp.lanes.lane, 0.0f32, comptime!(shape.fragments()));
+            hide(&tile, &mut slopes, first_row, at, warp.lanes.lane, 0.0f32, comptime!(shape.fragments()));
         }
         add_weighted(&mut warp, &slopes, step_at + column, &mut sums_0, shape);
         if comptime!(by_keys) {
@@ -211,10 +192,28 @@ fn backward_kernel<F: Float, N: Size>(
     let mut factors = Array::<f32>::new(comptime!(2 * fragments));
     fill(&mut factors, scale, shape);
     let rows = Rows { first: first_row, stop: tile.stop, head };
-    store(&sums_0, &factors, out_0, &rows, warp.lane, column, comptime!(out_places[0]), shape);
+    store(
+        &sums_0,
+        &factors,
+        out_0,
+        &rows,
+        warp.lanes.lane,
+        column,
+        comptime!(out_places[0]),
+        comptime!(shape.fragments()),
+    );
     if comptime!(by_keys) {
         fill(&mut factors, 1.0f32, shape);
-        store(&sums_1, &factors, out_1, &rows, warp.lane, column, comptime!(out_places[1]), shape);
+        store(
+            &sums_1,
+            &factors,
+            out_1,
+            &rows,
+            warp.lanes.lane,
+            column,
+            comptime!(out_places[1]),
+            comptime!(shape.fragments()),
+        );
     }
 }
 
@@ -279,7 +278,7 @@ fn differentiate<F: Float, N: Size>(
             for c in 0..4usize {
                 let slot =
                     if comptime!(side == Side::Keys) { 2 * n + comptime!(c % 2) } else { 2 * i + comptime!(c / 2) };
-                let probability = warp.exp2(weight.extract(c) * scale - lane_lse[slot]);
+                let probability = warp.lanes.exp2(weight.extract(c) * scale - lane_lse[slot]);
                 weight.insert(c, probability);
                 slope.insert(c, probability * (slope.extract(c) - lane_delta[slot]));
             }

@@ -1,10 +1,10 @@
 //! The forward: a cube owns queries of one head and walks over the keys they see; the online softmax stays in registers.
 
-#![allow(clippy::manual_is_multiple_of, reason = "not a function of cubecl")]
-
-use super::tile::{add_weighted, begin_load, hide, products, store, zero};
-use super::warp::{Sums, Warp};
+use super::tile::{add_weighted, begin_load, products, zero};
+use super::warp::Warp;
 use super::{Instructions, Place, Shape, Tiling};
+use crate::attention::cube::fragment::{finish, hide, soften, store};
+use crate::attention::cube::lanes::Sums;
 use crate::attention::cube::places::{DeviceHeads, Head, Rows};
 use crate::attention::cube::tiles::{Side, Span, Tile, Work};
 use crate::attention::cube::{Attention, HIDDEN, LOWEST_MAXIMUM};
@@ -87,13 +87,8 @@ fn forward_kernel<F: Float, N: Size>(
     #[define(F)] _elem: ElemType,
 ) {
     let heads = comptime!(shape.members * shape.groups);
-    let index = CUBE_POS / heads as usize;
-    if index >= count as usize {
-        terminate!();
-    }
-    let tile = Tile::read(tiles, index, back, ahead);
-    let index = (CUBE_POS % heads as usize) as u32;
-    let head = Head { group: index / comptime!(shape.members), member: index % comptime!(shape.members) };
+    let (tile, index) = Tile::open(tiles, count, back, ahead, heads);
+    let head = Head::of(index, comptime!(shape.members));
     let keys_head = Head { group: head.group, member: 0u32.runtime() };
     let (fragments, others, unroll) = comptime!((shape.tiling.fragments, shape.tiling.others, shape.unroll()));
     let (owned, stride) = comptime!((shape.owned(), shape.stride() as u32));
@@ -109,8 +104,8 @@ fn forward_kernel<F: Float, N: Size>(
         maximum[i] = LOWEST_MAXIMUM;
         total[i] = 0.0f32;
     }
-    let first_row = tile.first + warp.index * comptime!(shape.warp_rows() as u32);
-    let own = warp.index * comptime!(shape.warp_rows() as u32 * stride);
+    let first_row = tile.first + warp.lanes.warp * comptime!(shape.warp_rows() as u32);
+    let own = warp.lanes.warp * comptime!(shape.warp_rows() as u32 * stride);
     let (stop, values) = (tile.other_stop, comptime!((others as u32) * stride));
     let mut step_at = comptime!(owned as u32 * stride).runtime();
     let both_at = comptime!(2 * owned as u32 * stride + shape.step_values() as u32);
@@ -136,32 +131,24 @@ fn forward_kernel<F: Float, N: Size>(
         }
         products(&mut warp, own, step_at, &mut scores, shape);
         if !tile.sees_all(first_row, start, comptime!(shape.warp_rows() as u32), comptime!(others as u32)) {
-            hide(&tile, &mut scores, first_row, start, warp.lane, HIDDEN, shape);
+            hide(&tile, &mut scores, first_row, start, warp.lanes.lane, HIDDEN, comptime!(shape.fragments()));
         }
-        soften(&mut warp, &mut scores, &mut maximum, &mut total, &mut sums, log2_scale, shape);
+        soften_rows(&mut warp, &mut scores, &mut maximum, &mut total, &mut sums, log2_scale, shape);
         add_weighted(&mut warp, &scores, step_at + values, &mut sums, shape);
         step_at = next_at;
         start = next;
     }
     let mut factors = Array::<f32>::new(comptime!(2 * fragments));
-    #[unroll(unroll)]
-    for i in 0..comptime!(2 * fragments) {
-        let sum = warp.quad_sum(total[i]);
-        factors[i] = select(sum == 0.0f32, 0.0f32, 1.0f32 / sum);
-        let row = first_row + i as u32 * 8 + warp.lane / 4;
-        if row < tile.stop && warp.lane % 4 == 0 {
-            // The logarithm of nothing is -∞.
-            lse[row as usize * heads as usize + index as usize] = maximum[i] * scale + sum.ln();
-        }
-    }
     let rows = Rows { first: first_row, stop: tile.stop, head };
-    store(&sums, &factors, output, &rows, warp.lane, 0u32, output_place, shape);
+    let heads = comptime!([shape.groups, shape.members]);
+    let fragments = comptime!(shape.fragments());
+    finish(&mut warp.lanes, &maximum, &total, &mut factors, lse, &rows, scale, heads, fragments);
+    store(&sums, &factors, output, &rows, warp.lanes.lane, 0u32, output_place, comptime!(shape.fragments()));
 }
 
-/// One step of the online softmax, scores becoming weights; `scale` includes the change from e to 2. The maximum is that of the
-/// unscaled scores; a lane's total is over its own columns.
+/// One step of the online softmax: scores become weights, and what was summed before shrinks.
 #[cube]
-fn soften<F: Float, N: Size>(
+fn soften_rows<F: Float, N: Size>(
     warp: &mut Warp<F, N>,
     scores: &mut Array<Sums>,
     maximum: &mut Array<f32>,
@@ -170,40 +157,18 @@ fn soften<F: Float, N: Size>(
     scale: f32,
     #[comptime] shape: Shape,
 ) {
-    let (tiles, columns, unroll) = comptime!((shape.score_tiles(), shape.sum_tiles(), shape.unroll()));
+    let (columns, unroll) = comptime!((shape.sum_tiles(), shape.unroll()));
     #[unroll(unroll)]
     for i in 0..comptime!(shape.tiling.fragments) {
         #[unroll]
         for half in 0..2usize {
-            let (low, high) = comptime!((2 * half, 2 * half + 1));
-            let slot = 2 * i + half;
-            let mut largest = maximum[slot];
-            #[unroll(unroll)]
-            for n in 0..tiles {
-                let score = scores[i * tiles + n];
-                largest = max(largest, max(score.extract(low), score.extract(high)));
-            }
-            let largest = warp.quad_max(largest);
-            let shrink = warp.exp2((maximum[slot] - largest) * scale);
-            let bias = largest * scale;
-            maximum[slot] = largest;
-            let mut sum = total[slot] * shrink;
-            #[unroll(unroll)]
-            for n in 0..tiles {
-                let mut score = scores[i * tiles + n];
-                let near = warp.exp2(score.extract(low) * scale - bias);
-                let far = warp.exp2(score.extract(high) * scale - bias);
-                score.insert(low, near);
-                score.insert(high, far);
-                scores[i * tiles + n] = score;
-                sum += near + far;
-            }
-            total[slot] = sum;
+            let fragments = comptime!(shape.fragments());
+            let shrink = soften(&mut warp.lanes, scores, maximum, total, i, half, scale, fragments);
             #[unroll(unroll)]
             for n in 0..columns {
                 let mut part = sums[i * columns + n];
-                part.insert(low, part.extract(low) * shrink);
-                part.insert(high, part.extract(high) * shrink);
+                part.insert(comptime!(2 * half), part.extract(comptime!(2 * half)) * shrink);
+                part.insert(comptime!(2 * half + 1), part.extract(comptime!(2 * half + 1)) * shrink);
                 sums[i * columns + n] = part;
             }
         }

@@ -5,7 +5,7 @@
 //! enter the next as the A fragment, because the two layouts agree. Rows in shared memory are 16 bytes longer than a head, so
 //! the eight rows of an 8×8 matrix lie in different banks.
 //!
-//! The instructions are in [`warp`], with an emulation that runs on any device: the tests of this route run the kernels around it.
+//! The instructions have an emulation that runs on any device: the tests of this route run the kernels around it.
 
 mod backward;
 mod forward;
@@ -14,33 +14,22 @@ mod warp;
 
 pub(super) use backward::backward;
 pub(super) use forward::forward;
-pub(super) use warp::{Half, Instructions};
 
 use super::Attention;
+use super::fragment::Fragments;
+use super::lanes::{CHUNK, COLUMNS, Half, Instructions, LANES, ROWS};
 use super::places::{DeviceHeads, Place, aligned};
 use super::tiles::Side;
 use crate::attention::QkvLayout;
-use crate::cube::{BF16, Client, ElemType, F16};
+use crate::cube::{Client, ElemType};
 use cubecl::ir::features::MmaConfig;
-use warp::LANES;
-
-/// Values per copy to shared memory: 16 bytes.
-const CHUNK: usize = 8;
-
-/// Rows of a product's A operand, and columns of its B operand.
-const ROWS: usize = 16;
-const COLUMNS: usize = 8;
 
 /// Widest head that fits the registers.
 const WIDEST: usize = 256;
 
 /// The instructions for values of `elem` on this device, if it is one for this route.
 pub(super) fn instructions(client: &Client, elem: ElemType) -> Option<Instructions> {
-    let half = match elem {
-        F16 => Half::F16,
-        BF16 => Half::Bf16,
-        _ => return None,
-    };
+    let half = Half::of(elem)?;
     let has =
         |config: &MmaConfig| (config.a_type, config.b_type, config.m, config.n, config.k) == (elem, elem, 16, 8, 16);
     let native = client.name().starts_with("cuda") && client.properties().features.matmul.mma.iter().any(has);
@@ -143,6 +132,11 @@ impl Shape {
     }
 
     fn unroll(self) -> bool {
-        self.instructions != Instructions::Emulated
+        !self.instructions.emulated()
+    }
+
+    fn fragments(self) -> Fragments {
+        let (down, unroll) = (self.tiling.fragments, self.unroll());
+        Fragments { down, scores: self.score_tiles(), sums: self.sum_tiles(), unroll }
     }
 }

@@ -1,9 +1,9 @@
 //! Products of tiles in shared memory, and how the tiles get there.
 
-use super::warp::{Quad, Sums, Warp};
-use super::{CHUNK, COLUMNS, Place, ROWS, Shape};
+use super::warp::Warp;
+use super::{Place, Shape};
+use crate::attention::cube::lanes::{CHUNK, COLUMNS, Quad, ROWS, Sums};
 use crate::attention::cube::places::Rows;
-use crate::attention::cube::tiles::Tile;
 use cubecl::prelude::*;
 
 /// Begins to fill `count` rows of the arena, from `at` on, with `rows`; those from the stop on become zero. All units take part.
@@ -45,7 +45,7 @@ pub(super) fn products<F: Float, N: Size>(
     let (fragments, tiles, stride) = comptime!((shape.tiling.fragments, shape.score_tiles(), shape.stride() as u32));
     let unroll = comptime!(shape.unroll());
     zero(sums, comptime!(fragments * tiles), unroll);
-    let lane = warp.lane;
+    let lane = warp.lanes.lane;
     let left = own + (lane % 16) * stride + (lane / 16) * comptime!(CHUNK as u32);
     let right = other + (lane / 16 * 8 + lane % 8) * stride + (lane / 8 % 2) * comptime!(CHUNK as u32);
     let mut a = Array::<Quad>::new(fragments);
@@ -80,14 +80,14 @@ pub(super) fn add_weighted<F: Float, N: Size>(
 ) {
     let (fragments, tiles, stride) = comptime!((shape.tiling.fragments, shape.score_tiles(), shape.stride() as u32));
     let (columns, unroll) = comptime!((shape.sum_tiles(), shape.unroll()));
-    let lane = warp.lane;
+    let lane = warp.lanes.lane;
     let right = other + (lane % 16) * stride + (lane / 16) * comptime!(CHUNK as u32);
     let mut a = Array::<Quad>::new(fragments);
     #[unroll(unroll)]
     for step in 0..comptime!(shape.tiling.others / ROWS) {
         #[unroll(unroll)]
         for i in 0..fragments {
-            a[i] = packed(warp, weights[i * tiles + 2 * step], weights[i * tiles + 2 * step + 1]);
+            a[i] = warp.lanes.pack_fragments::<F>(weights[i * tiles + 2 * step], weights[i * tiles + 2 * step + 1]);
         }
         #[unroll(unroll)]
         for pair in 0..comptime!(columns / 2) {
@@ -104,84 +104,10 @@ pub(super) fn add_weighted<F: Float, N: Size>(
     }
 }
 
-/// Two neighbouring C fragments as one A fragment.
-#[cube]
-fn packed<F: Float, N: Size>(warp: &mut Warp<F, N>, near: Sums, far: Sums) -> Quad {
-    let mut out = Quad::empty();
-    out.insert(0usize, warp.pack(near.extract(0usize), near.extract(1usize)));
-    out.insert(1usize, warp.pack(near.extract(2usize), near.extract(3usize)));
-    out.insert(2usize, warp.pack(far.extract(0usize), far.extract(1usize)));
-    out.insert(3usize, warp.pack(far.extract(2usize), far.extract(3usize)));
-    out
-}
-
-/// Sets what the mask hides, among scores from row `first` and column `start` on, to `value`.
-#[cube]
-pub(super) fn hide(
-    tile: &Tile,
-    scores: &mut Array<Sums>,
-    first: u32,
-    start: u32,
-    lane: u32,
-    value: f32,
-    #[comptime] shape: Shape,
-) {
-    let (tiles, unroll) = comptime!((shape.score_tiles(), shape.unroll()));
-    #[unroll(unroll)]
-    for i in 0..comptime!(shape.tiling.fragments) {
-        #[unroll(unroll)]
-        for n in 0..tiles {
-            let mut score = scores[i * tiles + n];
-            #[unroll]
-            for c in 0..4usize {
-                let row = first + i as u32 * comptime!(ROWS as u32) + comptime!(c as u32 / 2 * 8) + lane / 4;
-                let column = start + n as u32 * comptime!(COLUMNS as u32) + lane % 4 * 2 + comptime!(c as u32 % 2);
-                score.insert(c, select(tile.sees(row, column), score.extract(c), value));
-            }
-            scores[i * tiles + n] = score;
-        }
-    }
-}
-
 #[cube]
 pub(super) fn zero(sums: &mut Array<Sums>, #[comptime] count: usize, #[comptime] unroll: bool) {
     #[unroll(unroll)]
     for i in 0..count {
         sums[i] = Sums::new(0.0f32);
-    }
-}
-
-/// Writes the warp's rows, each times its factor (two per fragment: of row `lane / 4`, and of the one 8 further), to columns
-/// from `column` on; `target` and `place` are in pairs of values.
-#[cube]
-pub(super) fn store<F: Float>(
-    sums: &Array<Sums>,
-    factors: &Array<f32>,
-    target: &mut [Vector<F, Const<2>>],
-    rows: &Rows,
-    lane: u32,
-    column: u32,
-    #[comptime] place: Place,
-    #[comptime] shape: Shape,
-) {
-    let (columns, unroll) = comptime!((shape.sum_tiles(), shape.unroll()));
-    #[unroll(unroll)]
-    for i in 0..comptime!(shape.tiling.fragments) {
-        #[unroll]
-        for half in 0..2usize {
-            let row = rows.first + i as u32 * comptime!(ROWS as u32) + comptime!(8 * half as u32) + lane / 4;
-            if row < rows.stop {
-                let start = rows.at(row, place) + (column / 2 + lane % 4) as usize;
-                let factor = factors[i * 2 + half];
-                #[unroll(unroll)]
-                for tile in 0..columns {
-                    let sum = sums[i * columns + tile];
-                    let mut pair = Vector::<F, Const<2>>::empty();
-                    pair.insert(0usize, F::cast_from(sum.extract(comptime!(2 * half)) * factor));
-                    pair.insert(1usize, F::cast_from(sum.extract(comptime!(2 * half + 1)) * factor));
-                    target[start + tile * comptime!(COLUMNS / 2)] = pair;
-                }
-            }
-        }
     }
 }

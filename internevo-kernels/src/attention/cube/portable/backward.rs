@@ -3,92 +3,68 @@
 
 use super::tile::{add_weighted, load, own_column, own_row, products, store};
 use super::{Blocking, Place, Shape};
-use crate::attention::cube::places::{DeviceHeads, Head, Rows, vector};
+use crate::attention::cube::Attention;
+use crate::attention::cube::places::{Head, Rows, vector};
+use crate::attention::cube::sides::Launch;
 use crate::attention::cube::tiles::{Side, Span, Tile, Work};
-use crate::attention::cube::{Attention, Statistics};
-use crate::cube::{Buffer, Client, ElemType, Machine, address_type};
+use crate::cube::{Client, ElemType, Machine, address_type};
 use cubecl::prelude::*;
 
-/// Writes the gradients of queries, keys and values; `blocking` overrides the choice made from the machine.
+/// Writes the gradients of one side; `blocking` overrides the choice made from the machine.
 pub(in crate::attention::cube) fn backward(
     client: &Client,
-    operands: &DeviceHeads<'_>,
-    dy: &Buffer,
-    statistics: &Statistics,
+    launch: &Launch<'_>,
     attention: &Attention<'_>,
-    gradients: &DeviceHeads<'_>,
     blocking: Option<Blocking>,
 ) {
-    let [q, k, v] = *operands;
-    let [dq, dk, dv] = *gradients;
-    let dy = attention.layout.separate()[0].on(dy);
-    let launch = Launch { client, statistics, attention, blocking };
-    launch.side(Side::Queries, [q, dy], [k, v], [dq, dq]);
-    launch.side(Side::Keys, [k, v], [q, dy], [dk, dv]);
-}
-
-/// What both launches share.
-struct Launch<'a> {
-    client: &'a Client,
-    statistics: &'a Statistics,
-    attention: &'a Attention<'a>,
-    blocking: Option<Blocking>,
-}
-
-type Pair<'a> = [crate::attention::Heads<&'a Buffer>; 2];
-
-impl Launch<'_> {
-    /// Gradients of the rows of `side`. The products of `own[0]` with `other[0]` are scores, those of `own[1]` with `other[1]`
-    /// the gradients of probabilities.
-    fn side(&self, side: Side, own: Pair<'_>, other: Pair<'_>, out: Pair<'_>) {
-        let machine = Machine::of(self.client);
-        let (layout, mask) = (self.attention.layout, self.attention.mask);
-        let elem = own[0].data.elem;
-        let views = [own, other, out].as_flattened().iter().map(|heads| heads.on(())).collect::<Vec<_>>();
-        let vector = vector(&machine, elem, layout.head_dim, &views);
-        let loads = layout.head_dim / vector;
-        let shared = |blocking: Blocking| {
-            let row = (loads + 1) * vector * elem.size();
-            let (owned, others) = (blocking.owned(), blocking.others());
-            2 * (owned + others) * row + 8 * owned * others
-        };
-        let blocking = self.blocking.unwrap_or_else(|| Blocking::fitting(&machine, shared));
-        let work = Work::new(self.client, self.attention.segments, mask, side, blocking.owned());
-        let heads = if side == Side::Queries { layout.heads() } else { layout.kv_heads };
-        let span = Span::of(mask, side);
-        let (members, groups) = (layout.q_per_kv as u32, layout.kv_heads as u32);
-        let shape = Shape { blocking, members, groups, loads, unroll: machine.unroll };
-        let place = |heads| Place::of(&heads, vector);
-        // SAFETY: the caller checked that the rows of all segments lie inside the views; rows of a tile and of its other side
-        // are rows of one segment, and a cube without a tile stops.
-        unsafe {
-            backward_kernel::launch_unchecked(
-                self.client,
-                machine.count(work.count * heads),
-                CubeDim::new_1d(blocking.units()),
-                address_type(&[own[0].data, own[1].data, other[0].data, other[1].data, out[0].data, out[1].data]),
-                vector,
-                own[0].data.arg(),
-                own[1].data.arg(),
-                other[0].data.arg(),
-                other[1].data.arg(),
-                self.statistics.lse.arg(),
-                self.statistics.delta.arg(),
-                out[0].data.arg(),
-                out[1].data.arg(),
-                work.tiles.arg(),
-                work.count as u32,
-                self.attention.scale,
-                span.back,
-                span.ahead,
-                own.map(place),
-                other.map(place),
-                out.map(place),
-                shape,
-                side,
-                elem,
-            );
-        }
+    let Launch { side, own, other, out, statistics } = *launch;
+    let machine = Machine::of(client);
+    let (layout, mask) = (attention.layout, attention.mask);
+    let elem = own[0].data.elem;
+    let views = [own, other, out].as_flattened().iter().map(|heads| heads.on(())).collect::<Vec<_>>();
+    let vector = vector(&machine, elem, layout.head_dim, &views);
+    let loads = layout.head_dim / vector;
+    let shared = |blocking: Blocking| {
+        let row = (loads + 1) * vector * elem.size();
+        let (owned, others) = (blocking.owned(), blocking.others());
+        2 * (owned + others) * row + 8 * owned * others
+    };
+    let blocking = blocking.unwrap_or_else(|| Blocking::fitting(&machine, shared));
+    let work = Work::new(client, attention.segments, mask, side, blocking.owned());
+    let heads = if side == Side::Queries { layout.heads() } else { layout.kv_heads };
+    let span = Span::of(mask, side);
+    let (members, groups) = (layout.q_per_kv as u32, layout.kv_heads as u32);
+    let shape = Shape { blocking, members, groups, loads, unroll: machine.unroll };
+    let place = |heads| Place::of(&heads, vector);
+    // SAFETY: the caller checked that the rows of all segments lie inside the views; rows of a tile and of its other side
+    // are rows of one segment, and a cube without a tile stops.
+    unsafe {
+        backward_kernel::launch_unchecked(
+            client,
+            machine.count(work.count * heads),
+            CubeDim::new_1d(blocking.units()),
+            address_type(&[own[0].data, own[1].data, other[0].data, other[1].data, out[0].data, out[1].data]),
+            vector,
+            own[0].data.arg(),
+            own[1].data.arg(),
+            other[0].data.arg(),
+            other[1].data.arg(),
+            statistics.lse.arg(),
+            statistics.delta.arg(),
+            out[0].data.arg(),
+            out[1].data.arg(),
+            work.tiles.arg(),
+            work.count as u32,
+            attention.scale,
+            span.back,
+            span.ahead,
+            own.map(place),
+            other.map(place),
+            out.map(place),
+            shape,
+            side,
+            elem,
+        );
     }
 }
 
@@ -118,14 +94,8 @@ fn backward_kernel<F: Float, N: Size>(
     // Heads that a row of this side has, and passes over the other side for one of them.
     let (heads, passes) =
         comptime!(if by_keys { (shape.groups, shape.members) } else { (shape.groups * shape.members, 1) });
-    let index = CUBE_POS / heads as usize;
-    if index >= count as usize {
-        terminate!();
-    }
-    let tile = Tile::read(tiles, index, back, ahead);
-    let index = (CUBE_POS % heads as usize) as u32;
-    let members = comptime!(if by_keys { 1 } else { shape.members });
-    let head = Head { group: index / members, member: index % members };
+    let (tile, index) = Tile::open(tiles, count, back, ahead, heads);
+    let head = Head::of(index, comptime!(if by_keys { 1 } else { shape.members }));
     let own = Rows { first: tile.first, stop: tile.stop, head };
     let (rows, columns, unroll) = comptime!((shape.blocking.rows, shape.blocking.columns, shape.unroll));
     let (owned, others) = comptime!((shape.blocking.owned(), shape.blocking.others()));

@@ -87,13 +87,8 @@ fn forward_kernel<F: Float, N: Size>(
     #[define(F)] _elem: ElemType,
 ) {
     let heads = comptime!(shape.members * shape.groups);
-    let index = CUBE_POS / heads as usize;
-    if index >= count as usize {
-        terminate!();
-    }
-    let tile = Tile::read(tiles, index, back, ahead);
-    let index = (CUBE_POS % heads as usize) as u32;
-    let head = Head { group: index / comptime!(shape.members), member: index % comptime!(shape.members) };
+    let (tile, index) = Tile::open(tiles, count, back, ahead, heads);
+    let head = Head::of(index, comptime!(shape.members));
     let own = Rows { first: tile.first, stop: tile.stop, head };
     let keys_head = Head { group: head.group, member: 0u32.runtime() };
     let (rows, unroll) = comptime!((shape.blocking.rows, shape.unroll));

@@ -13,15 +13,25 @@ pub fn add(checks: &mut Vec<Check>, elem: ElemType, tiny: bool) {
         if tiny { (&[0, 5, 37], &[16]) } else { (&[0, 1, 300, 1024], &[64, 96, 128, 256]) };
     for &head_dim in head_dims {
         let layout = QkvLayout { kv_heads: 2, q_per_kv: if tiny { 2 } else { 4 }, head_dim };
-        let routes: &[Route] = if elem == F32 { &[Route::Portable] } else { &[Route::Mma, Route::Portable] };
+        let routes: &[Route] =
+            if elem == F32 { &[Route::Portable] } else { &[Route::Wgmma, Route::Mma, Route::Portable] };
         for &route in routes {
             let shape = format!("{ends:?}×{}/2×{head_dim}", 2 * layout.q_per_kv);
             let added = check(checks, &format!("attention by {route:?}"), elem, shape, move |client, seed| {
                 compare(client, seed, route, elem, layout, ends)
             });
-            added.tensor_cores = route == Route::Mma;
+            added.served = Box::new(move |client| {
+                let segments = Segments::packed(ends);
+                let like = Buffer::empty(client, segments.queries() * layout.qkv_width(), elem);
+                let operands = layout.interleaved().map(|heads| heads.on(&like));
+                route.serves(client, &operands, &attention(layout, &segments))
+            });
         }
     }
+}
+
+fn attention(layout: QkvLayout, segments: &Segments) -> Attention<'_> {
+    Attention::new(layout, segments, AttentionMask::default())
 }
 
 fn compare(
@@ -38,8 +48,7 @@ fn compare(
     let (qkv, qkv_gpu) = draw.floats(tokens * layout.qkv_width(), elem)?;
     let (dy, dy_gpu) = draw.floats(tokens * layout.output_width(), elem)?;
     let operands = layout.interleaved().map(|heads| heads.on(&qkv_gpu));
-    let attention =
-        Attention { layout, segments: &segments, mask: AttentionMask::default(), scale: layout.scale() as f32 };
+    let attention = attention(layout, &segments);
     let (output, lse) = kernels::forward_by(route, client, &operands, &attention);
     // Every row belongs to a segment, so all of the gradient must be written.
     let d_qkv_gpu = Buffer::from_f32(client, &vec![f32::NAN; qkv_gpu.len], elem);
