@@ -2,23 +2,49 @@
 //!
 //! Not here: the formats themselves (`fasttext/`, `ngram_lm/`).
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use internevo_core::storage::StorageError;
+use memmap2::{Mmap, MmapMut};
 
-use crate::{DataError, mapped::MappedFile};
+use crate::{DataError, mapped::MappedFile, stage::free_memory};
 
 /// A model file in memory: mapped, or read.
 #[derive(Debug)]
 pub(crate) enum ModelBytes {
     Mapped(MappedFile),
+    Read(Mmap),
     Owned(Vec<u8>),
 }
+
+/// Of the free memory, a model that is read may take one part in so many.
+const READ_SHARE: u64 = 4;
 
 impl ModelBytes {
     /// Maps the file at `path`.
     pub fn map(path: &Path) -> Result<Self, StorageError> {
         MappedFile::open(path).map(Self::Mapped)
+    }
+
+    /// Reads the file at `path` into memory of large pages: look-ups all over it then hardly wait for the processor's page tables. A
+    /// file of more than a quarter of the free memory is mapped.
+    pub fn read(path: &Path) -> Result<Self, StorageError> {
+        let failed = || StorageError::at("read", path);
+        let mut file = File::open(path).map_err(failed())?;
+        let length = file.metadata().map_err(failed())?.len();
+        if length == 0 || free_memory().is_none_or(|free| length > free / READ_SHARE) {
+            return Self::map(path);
+        }
+        let mut memory = MmapMut::map_anon(length as usize).map_err(failed())?;
+        // A kernel that has no large pages to give serves small ones.
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        file.read_exact(&mut memory).map_err(failed())?;
+        Ok(Self::Read(memory.make_read_only().map_err(failed())?))
     }
 }
 
@@ -27,6 +53,7 @@ impl std::ops::Deref for ModelBytes {
     fn deref(&self) -> &[u8] {
         match self {
             Self::Mapped(map) => map,
+            Self::Read(memory) => memory,
             Self::Owned(bytes) => bytes,
         }
     }

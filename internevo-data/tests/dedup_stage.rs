@@ -71,7 +71,7 @@ fn the_output_is_the_same_bytes_for_any_threads_and_memory() {
         let report = run(&input, &dir.path().join("large"), 2, config("4GiB"));
         assert_eq!(report.documents_in, 2400);
         let expected = files(&dir.path().join("large"));
-        for (threads, memory) in [(1, "64MiB"), (3, "64MiB"), (1, "2GiB")] {
+        for (threads, memory) in [(1, "128MiB"), (3, "128MiB"), (1, "2GiB")] {
             let output = dir.path().join(format!("{method}-{threads}-{memory}"));
             run(&input, &output, threads, config(memory));
             assert!(files(&output) == expected, "{method}: {threads} threads with {memory} give other bytes");

@@ -250,7 +250,7 @@ pub struct DedupConfig {
     pub threshold: f64,
     /// Which copy stays: `newest`, `longest`, `best_score` or `first`.
     pub keep: String,
-    /// Memory for signatures and comparisons, such as `2GiB`; what does not fit is sorted on disk. Empty: half of what is free.
+    /// Memory of the stage, such as `2GiB`, at least `128MiB`; what does not fit is sorted on disk. Empty: half of what is free.
     /// The result does not depend on it.
     pub memory: String,
     /// Folder of an index: its documents count as seen before, and the kept ones are added to it. Empty: none.

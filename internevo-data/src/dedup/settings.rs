@@ -3,15 +3,16 @@
 use internevo_core::{config::DedupConfig, plugin::Registry};
 
 use super::{catalog::KeepRule, lsh::Bands, stream::DeduplicatorEntry};
-use crate::DataError;
+use crate::{DataError, stage::free_memory};
 
 /// Bands, rows and tokens per shingle beyond this are a slip of the pen.
 const MAX_SIZE: usize = 4096;
 /// Least memory that a run gets along with, bytes.
-const LEAST_MEMORY: u64 = 64 << 20;
+const LEAST_MEMORY: u64 = 128 << 20;
 /// Memory where the system does not say what is free, bytes.
 const DEFAULT_MEMORY: u64 = 2 << 30;
-/// Of the memory allowed, this much is for reading, parsing and writing, bytes (never more than half).
+/// Of the memory allowed, this much is for the program itself, for reading, parsing and writing, and for what the allocator keeps,
+/// bytes (never more than five eighths).
 const WORKING_MEMORY: u64 = 128 << 20;
 /// Bytes of a chunk of input: enough for every thread to have its part of it, and no more than that.
 const LEAST_CHUNK: usize = 256 << 10;
@@ -148,9 +149,9 @@ impl Settings {
 fn memory(text: &str) -> Result<usize, String> {
     let allowed = if text.is_empty() { free_memory().map_or(DEFAULT_MEMORY, |free| free / 2) } else { bytes(text)? };
     if allowed < LEAST_MEMORY {
-        return Err(format!("`{text}` is below {} MiB", LEAST_MEMORY >> 20));
+        return Err(format!("`{text}` is below {} MiB, which is what the stage itself needs", LEAST_MEMORY >> 20));
     }
-    Ok(usize::try_from(allowed - WORKING_MEMORY.min(allowed / 2)).unwrap_or(usize::MAX))
+    Ok(usize::try_from(allowed - WORKING_MEMORY.min(allowed / 8 * 5)).unwrap_or(usize::MAX))
 }
 
 /// An amount of memory: `2GiB`, `512 MiB`, `1.5G` (binary, as `GiB`), `3GB` (decimal) or a plain number of bytes.
@@ -176,13 +177,6 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     let number: f64 =
         number.parse().map_err(|_| format!("`{text}` is no amount of memory; write for example `2GiB`"))?;
     Ok((number * scale) as u64)
-}
-
-/// What Linux could give a process now, bytes.
-fn free_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
 #[cfg(test)]

@@ -223,7 +223,7 @@ impl C4 {
         let unspaced = matches!(split, Split::Chinese | Split::Characters);
         let least = config.min_words_per_line;
         let few_words = if unspaced { line.words.len() } else { spaced(&line.text).take(least).count() } < least;
-        if config.citations && memchr::memchr(b'[', line.text.as_bytes()).is_some() {
+        if config.citations && may_cite(&line.text) {
             line.cut_citations();
         }
         if config.terminal_marks && !ends_well(&line.text, unspaced) {
@@ -284,6 +284,13 @@ impl Line<'_, '_> {
             self.text = Cow::Owned(cut);
         }
     }
+}
+
+/// Cheap: is there a `[` that may begin a citation? Says yes to more than that.
+fn may_cite(line: &str) -> bool {
+    let bytes = line.as_bytes();
+    let begins = |byte: &u8| matches!(byte, b'0'..=b'9' | b']' | b'e' | b'c') || !byte.is_ascii();
+    memchr::memchr_iter(b'[', bytes).any(|at| bytes.get(at + 1).is_some_and(begins))
 }
 
 fn trimmed(line: &str) -> &str {

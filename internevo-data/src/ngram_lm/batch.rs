@@ -10,8 +10,8 @@ use std::ops::Range;
 
 use super::{MAX_ORDER, model::Lookup};
 
-/// Tokens after which a batch is looked up: enough to hide the waits, few enough for the processor's second cache.
-pub(super) const FULL: usize = 2048;
+/// Tokens after which a batch is looked up: enough to hide the waits, few enough for the processor's first cache.
+pub(super) const FULL: usize = 256;
 
 /// Lines on their way through a model, and what is known of each of their words.
 pub(super) struct Batch<N> {

@@ -121,12 +121,23 @@ pub(super) fn word_hash(word: &[u8]) -> u64 {
     }
     let rest = chunks.remainder();
     if !rest.is_empty() {
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        hash = (hash ^ u64::from_le_bytes(last)).wrapping_mul(M);
+        hash = (hash ^ short(rest)).wrapping_mul(M);
     }
     hash = (hash ^ (hash >> R)).wrapping_mul(M);
     hash ^ (hash >> R)
+}
+
+/// One to seven bytes as a little-endian number, without a loop: the parts overlap.
+fn short(bytes: &[u8]) -> u64 {
+    let length = bytes.len();
+    let at = |place: usize| u64::from(bytes[place]) << (8 * place);
+    match bytes {
+        [_, _, _, _, ..] => {
+            let part = |from: usize| u64::from(u32::from_le_bytes(crate::model_file::word(&bytes[from..])));
+            part(0) | part(length - 4) << (8 * (length - 4))
+        }
+        _ => at(0) | at(length / 2) | at(length - 1),
+    }
 }
 
 /// Hash of an n-gram, word by word from its last to its first: `hash` is that of the words so far, for the last word its number.
@@ -137,6 +148,15 @@ pub(super) fn ngram_hash(hash: u64, earlier: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn short_words_are_read_as_numbers() {
+        for length in 1..8usize {
+            let bytes: Vec<u8> = (1..=length as u8).map(|i| 31 * i).collect();
+            let expected = bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
+            assert_eq!(short(&bytes), expected, "{length} bytes");
+        }
+    }
 
     #[test]
     fn a_header_that_is_written_is_read() {

@@ -48,7 +48,7 @@ enum Search {
     Trie(Trie),
 }
 
-/// An n-gram language model, read from an ARPA file or from a binary file of KenLM's (which is mapped, not read).
+/// An n-gram language model, read from an ARPA file or from a binary file of KenLM's (which is mapped where it is large).
 #[derive(Debug)]
 pub struct NgramModel {
     bytes: ModelBytes,
@@ -92,7 +92,7 @@ impl NgramModel {
         let file = File::open(path).map_err(StorageError::at("read", path))?;
         file.take(Header::size(MAX_ORDER) as u64).read_to_end(&mut head).map_err(StorageError::at("read", path))?;
         let bytes = if Header::is_at(&head) {
-            ModelBytes::map(path)?
+            ModelBytes::read(path)?
         } else {
             ModelBytes::Owned(build::probing(Arpa::open(path)?, MULTIPLIER)?.bytes)
         };

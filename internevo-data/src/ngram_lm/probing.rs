@@ -43,7 +43,7 @@ impl Table {
     /// The bucket in which the search for `key` begins: `key % buckets`, without a division.
     fn bucket(&self, key: u64) -> usize {
         // The quotient is right or one too small: the reciprocal lacks at most 1, which is key / 2^64 < 1 of the quotient.
-        let quotient = (u128::from(key) * u128::from(self.reciprocal) >> 64) as u64;
+        let quotient = ((u128::from(key) * u128::from(self.reciprocal)) >> 64) as u64;
         let rest = key - quotient * self.buckets as u64;
         rest.checked_sub(self.buckets as u64).unwrap_or(rest) as usize
     }

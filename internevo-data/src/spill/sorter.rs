@@ -74,7 +74,8 @@ impl<'s, T: Item> Sorter<'s, T> {
             if 2 * self.buffer.len() > self.limit {
                 self.spill()?;
             }
-        } else if self.buffer.len() == self.buffer.capacity() && 2 * self.buffer.len() > self.limit {
+        } else if self.buffer.len() == self.buffer.capacity() && 8 * self.buffer.len() > self.limit {
+            // Early: growing holds the old buffer beside the new one, and memory that is not used yet costs nothing.
             self.buffer.reserve_exact(self.limit - self.buffer.len());
         }
         self.buffer.push(item);

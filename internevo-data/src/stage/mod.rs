@@ -10,7 +10,7 @@
 //! | `output.rs` | one chunk's lines and counts on their way out: [`ChunkOutput`], [`Rejection`] |
 //! | `writer.rs` | the output folder: [`StageWriter`], and what makes it resumable |
 //! | `report.rs` | [`StageReport`], the content of `report.json` |
-//! | `usage.rs` | CPU seconds and memory of this process |
+//! | `usage.rs` | CPU seconds and memory of this process, and free memory |
 
 mod input;
 mod measure;
@@ -39,5 +39,6 @@ pub use self::{
 };
 pub(crate) use self::{
     reader::{Chunk, ChunkReader, Item, in_chunks},
+    usage::free_memory,
     writer::Position,
 };

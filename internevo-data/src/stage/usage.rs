@@ -1,4 +1,4 @@
-//! What this process used so far, as Linux tells it. Elsewhere the answer is zero, and reports say so.
+//! What this process used so far and what is left, as Linux tells it. Elsewhere the answer is zero or none, and reports say so.
 
 /// Kernel ticks per second in `/proc/self/stat`: a constant of Linux's interface to user space.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -17,4 +17,11 @@ pub fn peak_rss_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
+}
+
+/// What Linux could give a process now, bytes.
+pub fn free_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }

@@ -1,5 +1,7 @@
 //! Prefixes, suffixes and infixes of spaCy's `en` and `xx`: what its regular expressions match, as scans over characters.
 
+use std::sync::LazyLock;
+
 use super::{
     super::classes::{Class, Classes},
     Dialect,
@@ -12,6 +14,13 @@ const DOLLARS: [&str; 3] = ["US$", "C$", "A$"];
 const UNITS: &str = "km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s km/h kmh \
     mph hPa Pa mbar mb MB kb KB gb GB tb TB T G M K % км км² км³ м м² м³ дм дм² дм³ см см² см³ мм мм² мм³ нм кг г мг м/с км/ч \
     кПа Па мбар Кб КБ кб Мб МБ мб Гб ГБ гб Тб ТБ тбكم كم² كم³ م م² م³ سم سم² سم³ مم مم² مم³ كم غرام جرام جم كغ ملغ كوب اكواب";
+
+/// The units in order of their bytes.
+static UNIT_SET: LazyLock<Vec<&[u8]>> = LazyLock::new(|| {
+    let mut units: Vec<&[u8]> = UNITS.split(' ').map(str::as_bytes).collect();
+    units.sort_unstable();
+    units
+});
 
 /// Longest unit, bytes.
 const LONGEST_UNIT: usize = 12;
@@ -87,8 +96,7 @@ fn unit_length(text: &str) -> usize {
     let near = &text.as_bytes()[text.len().saturating_sub(LONGEST_UNIT + 1)..];
     let Some(digit) = near.iter().rposition(u8::is_ascii_digit) else { return 0 };
     let unit = &near[digit + 1..];
-    let known = !unit.is_empty() && UNITS.split(' ').any(|known| known.as_bytes() == unit);
-    if known { unit.len() } else { 0 }
+    if UNIT_SET.binary_search(&unit).is_ok() { unit.len() } else { 0 }
 }
 
 /// The infixes of `text` in order, as bytes from and to.
