@@ -3,13 +3,15 @@
 
 use burn::tensor::{Device, Tensor, bf16};
 use internevo_kernels::{
-    AttentionMask, KernelSet, QkvLayout, RotaryTable, adamw,
+    AttentionMask, KernelSet, QkvLayout, RotaryTable, VocabShard, adamw,
     attention::Segments,
     attention_masked,
     autograd::{Function, HostTensor},
-    cross_entropy, embedding, grad_norm, grouped_linear, linear, linear_cross_entropy,
+    cross_entropy,
+    cross_entropy::{cpu::Options, parallel},
+    embedding, grad_norm, grouped_linear, linear, linear_cross_entropy,
     matmul::{Matrix, bf16::product_bf16, product},
-    rms_norm, rotary,
+    rms_norm, rms_norm_residual, rotary,
     simd::bf16::{round, widen},
     swiglu,
 };
@@ -109,8 +111,18 @@ impl List {
 
     /// `forward` alone, and with the backward of a gradient of ones.
     fn both(&mut self, name: &str, works: [Work; 2], forward: impl Fn(KernelSet) -> Tensor<2> + Clone + 'static) {
+        self.all(name, works, move |set| [forward(set)]);
+    }
+
+    /// [`List::both`] of several outputs of one shape.
+    fn all<const N: usize>(
+        &mut self,
+        name: &str,
+        works: [Work; 2],
+        forward: impl Fn(KernelSet) -> [Tensor<2>; N] + Clone + 'static,
+    ) {
         let (once, [alone, with_backward]) = (forward.clone(), works);
-        let gradient = Tensor::ones(forward(KernelSet::Fused).dims(), &Device::flex());
+        let gradient = Tensor::ones(forward(KernelSet::Fused)[0].dims(), &Device::flex());
         let mut push = |suffix: &str, work, run| {
             self.0.push(Operation { name: format!("{name}/{suffix}"), work, composed: true, run });
         };
@@ -172,7 +184,14 @@ impl List {
         let pass = |width: usize| FLOAT * (s.tokens * width) as u64;
         let (x, weight) = (leaf("x", [s.tokens, s.hidden]), leaf("weight", [s.hidden]));
         let works = [2, 5].map(|passes| Work::Bytes(passes * pass(s.hidden)));
-        self.both("rms_norm", works, move |set| rms_norm(set, x.clone(), weight.clone(), 1e-5));
+        let (input, scale) = (x.clone(), weight.clone());
+        self.both("rms_norm", works, move |set| rms_norm(set, input.clone(), scale.clone(), 1e-5));
+        let residual = leaf("residual", [s.tokens, s.hidden]);
+        let works = [4, 8].map(|passes| Work::Bytes(passes * pass(s.hidden)));
+        self.all("rms_norm_residual", works, move |set| {
+            let (y, sum) = rms_norm_residual(set, x.clone(), residual.clone(), weight.clone(), 1e-5);
+            [y, sum]
+        });
         let qkv = leaf("qkv", [s.tokens, s.layout.qkv_width()]);
         let table = RotaryTable::new(s.layout.head_dim, 10_000.0, s.seq);
         let positions: Vec<u32> = (0..s.tokens).map(|i| (i % s.seq) as u32).collect();
@@ -191,10 +210,24 @@ impl List {
         self.loss("cross_entropy/both", work, move |set| {
             cross_entropy(set, logits.clone(), &targets, 0.0, 1.0).loss_sum
         });
+        self.shard(s, labels.clone());
         let (x, head) = (leaf("hidden", [s.tokens, s.hidden]), leaf("head", [s.vocab, s.hidden]));
         let work = Work::Flops(6 * (s.tokens * s.hidden * s.vocab) as u64);
         self.loss("linear_cross_entropy/both", work, move |set| {
             linear_cross_entropy(set, x.clone(), head.clone(), &labels, 0.0, 1.0).loss_sum
+        });
+    }
+
+    /// What a rank of vocabulary parallelism does for its quarter of the logits, over and over on one buffer; without the two
+    /// reductions in between.
+    fn shard(&mut self, s: Sizes, labels: Vec<i32>) {
+        let shard = VocabShard::new(0..s.vocab / 4, s.vocab);
+        let mut logits = normals("shard", s.tokens * shard.words());
+        let options = Options::default();
+        self.add("cross_entropy_shard/both", Work::Bytes(2 * FLOAT * logits.len() as u64), move || {
+            let maxima = parallel::local_max(&logits, &shard, &labels);
+            let sums = parallel::local_sums(&mut logits, &shard, &labels, &maxima, options);
+            parallel::gradient_in_place(&mut logits, &shard, &labels, &maxima, &sums, options);
         });
     }
 
@@ -244,6 +277,11 @@ impl List {
             let (x, w) = (Matrix::new(&x, s.tokens, s.hidden), Matrix::new(&w, s.ffn, s.hidden));
             drop(product_bf16(x, w.transposed()));
         });
+        let table = halves("table", s.vocab * s.hidden);
+        let tokens: Vec<u32> = (0..s.tokens).map(|i| (i * 7 % s.vocab) as u32).collect();
+        self.add("embedding_bf16/forward", Work::Bytes(FLOAT * (s.tokens * s.hidden) as u64), move || {
+            std::hint::black_box(embedding::cpu::forward(&table, s.hidden, &tokens));
+        });
         let work = Work::Bytes(6 * s.buffer as u64);
         let (wide, mut narrow) = (normals("cast", s.buffer), vec![bf16::ZERO; s.buffer]);
         self.add("cast_to_bf16", work, move || {
@@ -263,10 +301,11 @@ fn leaf<const D: usize>(name: &str, shape: [usize; D]) -> Tensor<D> {
     tensor(name, shape, &Device::flex().autodiff()).require_grad()
 }
 
-/// Sends `gradient` into the backward of `y`, without the cost of a loss.
-fn backward(y: Tensor<2>, gradient: &Tensor<2>) {
-    let (function, _) = Function::enter([y.into()]);
+/// Sends `gradient` into the backward of each output, without the cost of a loss.
+fn backward<const N: usize>(outputs: [Tensor<2>; N], gradient: &Tensor<2>) {
+    let (function, _) = Function::enter(outputs.map(Into::into));
     let gradient = gradient.clone();
     let loss: Tensor<1> = HostTensor::from_vec(vec![0.0], [1]).into_tensor();
-    drop(function.finish(loss, move |_: Tensor<1>, _| [Some(gradient.into_dispatch())]).backward());
+    let send = move |_: Tensor<1>, _| std::array::from_fn(|_| Some(gradient.clone().into_dispatch()));
+    drop(function.finish(loss, send).backward());
 }

@@ -32,7 +32,7 @@ pub(crate) fn for_blocks<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, 
 ///
 /// # Safety
 /// `write` writes every element of the slice it gets.
-pub(crate) unsafe fn written(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
+pub(crate) unsafe fn written<T>(len: usize, write: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
     let mut out = Vec::with_capacity(len);
     write(&mut out.spare_capacity_mut()[..len]);
     // SAFETY: the capacity is at least `len`, and by the caller's promise these elements are written.
@@ -42,20 +42,20 @@ pub(crate) unsafe fn written(len: usize, write: impl FnOnce(&mut [MaybeUninit<f3
 
 /// A mutable slice that several tasks write at places which they guarantee to be disjoint (column stripes, say).
 #[derive(Clone, Copy)]
-pub(crate) struct SharedMut<'a> {
-    pointer: *mut f32,
+pub(crate) struct SharedMut<'a, T = f32> {
+    pointer: *mut T,
     len: usize,
-    lifetime: std::marker::PhantomData<&'a mut [f32]>,
+    lifetime: std::marker::PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it stands for an exclusive borrow of plain floats, split among threads; every access goes through an unsafe
-// method whose caller proves that no other thread touches the same elements.
-unsafe impl Send for SharedMut<'_> {}
+// SAFETY: it stands for an exclusive borrow of elements that may be sent, split among threads; every access goes through an
+// unsafe method whose caller proves that no other thread touches the same elements.
+unsafe impl<T: Send> Send for SharedMut<'_, T> {}
 // SAFETY: as for `Send`.
-unsafe impl Sync for SharedMut<'_> {}
+unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
 
-impl<'a> SharedMut<'a> {
-    pub(crate) fn new(slice: &'a mut [f32]) -> Self {
+impl<'a, T> SharedMut<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
         Self { pointer: slice.as_mut_ptr(), len: slice.len(), lifetime: std::marker::PhantomData }
     }
 
@@ -64,7 +64,7 @@ impl<'a> SharedMut<'a> {
     /// # Safety
     /// Nobody else reads or writes these elements while the returned slice lives.
     #[allow(clippy::mut_from_ref)]
-    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &'a mut [f32] {
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &'a mut [T] {
         assert!(start + len <= self.len, "stripe {start}+{len} of {}", self.len);
         // SAFETY: in bounds by the assertion; exclusive by the caller's promise; alive as long as the borrow.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(start), len) }

@@ -66,6 +66,32 @@ def grouped_linear(x, ffn):
     return both(lambda: torch.cat([F.linear(*part) for part in zip(x.split(lengths), weight)]), x, weight)
 
 
+def rms_norm_residual(x, weight):
+    residual = leaf(*x.shape)
+
+    def forward():
+        stream = x + residual
+        return F.rms_norm(stream, weight.shape, weight, 1e-5), stream
+
+    ones = [torch.ones_like(x)] * 2
+    return forward, lambda: torch.autograd.grad(forward(), (x, residual, weight), ones)
+
+
+def cross_entropy_shard(tokens, words, labels):
+    """A rank's part of a vocabulary-parallel loss, in place, as Megatron-LM writes it in eager PyTorch; no reductions."""
+    logits, rows = torch.randn(tokens, words), torch.arange(tokens)
+    held = labels < words
+    places = labels.masked_fill(~held, 0)
+
+    def run():
+        logits.sub_(logits.amax(dim=-1, keepdim=True))
+        torch.exp(logits, out=logits)
+        logits.div_(logits.sum(dim=-1, keepdim=True))
+        logits[rows, places] -= held.float()
+
+    return run
+
+
 def adamw(elements):
     parameter = leaf(elements)
     parameter.grad = torch.randn(elements)
@@ -90,6 +116,7 @@ def operations(c):
         "attention_packed": attention(c, lengths=[eighth, quarter, c["seq"] - eighth - quarter]),
         "attention_halves": attention(c, lengths=[c["seq"] // 2, c["seq"] - c["seq"] // 2]),
         "rms_norm": both(lambda: F.rms_norm(x, (hidden,), norm, 1e-5), x, norm),
+        "rms_norm_residual": rms_norm_residual(x, norm),
         "rotary": rotary(c),
         "swiglu": both(lambda: F.silu(gate) * up, gate, up),
         "grouped_linear": grouped_linear(x, ffn),
@@ -98,15 +125,17 @@ def operations(c):
     source, target = torch.randn(16 << 20), torch.empty(16 << 20)
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
     xb, wb = x.detach().bfloat16(), w.detach().bfloat16()
-    narrow = source.bfloat16()
+    narrow, table_bf16 = source.bfloat16(), table.detach().bfloat16()
     table_of |= {
         "copy": lambda: target.copy_(source),
         "gemm": lambda: a @ b,
         "cross_entropy/both": lambda: torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), logits),
+        "cross_entropy_shard/both": cross_entropy_shard(tokens, vocab // 4, labels),
         "linear_cross_entropy/both": lambda: torch.autograd.grad(
             F.cross_entropy(F.linear(x, table), labels, reduction="sum"), (x, table)
         ),
         "linear_bf16/forward": lambda: F.linear(xb, wb),
+        "embedding_bf16/forward": lambda: F.embedding(ids, table_bf16),
         "adamw/step": adamw(16 << 20),
         "grad_norm/squares": lambda: torch.linalg.vector_norm(source),
         "cast_to_bf16": lambda: narrow.copy_(source),

@@ -7,7 +7,7 @@ mod host;
 mod pair;
 mod recompute;
 
-pub use host::HostTensor;
+pub use host::{Host, HostElement, HostTensor};
 pub use recompute::{Recording, deliver, enter_beside, nothing, recompute};
 
 #[cfg(feature = "gpu")]

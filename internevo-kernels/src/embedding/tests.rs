@@ -3,6 +3,7 @@
 use super::{cpu, embedding, reference};
 use crate::KernelSet::{Fused, Reference};
 use crate::testing::*;
+use burn::tensor::{DType, FloatDType, bf16};
 
 #[test]
 fn rows_are_gathered_and_gradients_of_equal_tokens_add_up() {
@@ -28,6 +29,28 @@ fn the_gradient_has_the_same_bits_for_every_number_of_threads() {
     let ids: Vec<u32> = (0..3000).map(|_| random.between(0, 200) as u32).collect();
     let dy = random.values(3000 * 33);
     assert_deterministic("embedding gradient", || cpu::backward(201, 33, &ids, &dy));
+}
+
+#[test]
+fn a_bf16_table_gives_its_rows_and_a_gradient_of_f32_sums_rounded_once() {
+    let mut random = Random::fresh();
+    let (vocab, width, tokens) = (random.between(2, 9), random.between(1, 70), random.between(100, 300));
+    let ids: Vec<u32> = (0..tokens).map(|_| random.between(0, vocab - 1) as u32).collect();
+    let narrow = |values: Vec<f32>| -> Vec<bf16> { values.into_iter().map(bf16::from_f32).collect() };
+    let (table, dy) = (narrow(random.values(vocab * width)), narrow(random.values(tokens * width)));
+    let wide = |values: &[bf16]| -> Vec<f32> { values.iter().map(|v| v.to_f32()).collect() };
+    for device in tracked_devices() {
+        let weight = leaf(&wide(&table), [vocab, width], &device).cast(FloatDType::BF16).detach().require_grad();
+        let y = embedding(Fused, weight.clone(), &ids);
+        assert_eq!(y.dtype(), DType::BF16);
+        let y = y.cast(FloatDType::F32);
+        assert_eq!(values(y.clone()), cpu::forward(&wide(&table), width, &ids));
+        let gradient = weight.grad(&backward_with(y, &wide(&dy))).unwrap();
+        assert_eq!(gradient.dtype(), DType::BF16);
+        let sums = cpu::backward(vocab, width, &ids, &wide(&dy));
+        assert!(bits(&values(gradient.cast(FloatDType::F32))) == bits(&wide(&narrow(sums))));
+    }
+    assert_deterministic("bf16 gradient", || wide(&cpu::backward(vocab, width, &ids, &dy)));
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use super::cpu::{self, Shape};
 use crate::KernelSet;
-use crate::autograd::{Function, HostTensor};
+use crate::autograd::{Function, Host, HostElement, HostTensor};
 #[cfg(feature = "gpu")]
 use crate::cube::GpuTensor;
-use burn::tensor::{DType, Device, Tensor, TensorData, bf16};
+use burn::tensor::{DType, Tensor, bf16};
 use std::sync::Arc;
 
 /// Gives an operand of the forward again, in the backward: gathers it from the ranks that share it, say.
@@ -91,10 +91,9 @@ enum Route {
 
 impl Route {
     fn of(set: KernelSet, x: &Tensor<2>, weight: &Tensor<2>) -> Self {
-        let narrow = |tensor: &Tensor<2>| tensor.dtype() == DType::BF16 && tensor.device().inner() == Device::flex();
         match set {
             _ if set.fused_for(x, weight) => Route::F32,
-            KernelSet::Fused if narrow(x) && narrow(weight) => Route::Bf16,
+            KernelSet::Fused if Host::<bf16>::accepts(x) && Host::<bf16>::accepts(weight) => Route::Bf16,
             #[cfg(feature = "gpu")]
             KernelSet::Fused if GpuTensor::accepts(x) && GpuTensor::accepts(weight) => Route::Device,
             _ => Route::Composed,
@@ -104,8 +103,8 @@ impl Route {
     fn forward(self, shape: Shape, x: &Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
         let dims = [shape.tokens, shape.d_out];
         match self {
-            Route::F32 => from_host(cpu::forward(shape, &host(x), &host(weight)), dims),
-            Route::Bf16 => narrow_product([x, weight], dims, |x, weight| cpu::forward(shape, x, weight)),
+            Route::F32 => on_host::<f32>([x, weight], dims, |x, weight| cpu::forward(shape, x, weight)),
+            Route::Bf16 => on_host::<bf16>([x, weight], dims, |x, weight| cpu::forward(shape, x, weight)),
             _ => x.clone().matmul(weight.clone().transpose()),
         }
     }
@@ -113,8 +112,8 @@ impl Route {
     fn backward_input(self, shape: Shape, dy: &Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
         let dims = [shape.tokens, shape.d_in];
         match self {
-            Route::F32 => from_host(cpu::backward_input(shape, &host(dy), &host(weight)), dims),
-            Route::Bf16 => narrow_product([dy, weight], dims, |dy, weight| cpu::backward_input(shape, dy, weight)),
+            Route::F32 => on_host::<f32>([dy, weight], dims, |dy, weight| cpu::backward_input(shape, dy, weight)),
+            Route::Bf16 => on_host::<bf16>([dy, weight], dims, |dy, weight| cpu::backward_input(shape, dy, weight)),
             _ => dy.clone().matmul(weight.clone()),
         }
     }
@@ -122,25 +121,13 @@ impl Route {
     fn backward_weight(self, shape: Shape, dy: &Tensor<2>, x: &Tensor<2>, master: DType) -> Tensor<2> {
         let dims = [shape.d_out, shape.d_in];
         match self {
-            Route::F32 => from_host(cpu::backward_weight(shape, &host(dy), &host(x)), dims),
-            Route::Bf16 => narrow_product([dy, x], dims, |dy, x| cpu::backward_weight(shape, dy, x)),
+            Route::F32 => on_host::<f32>([dy, x], dims, |dy, x| cpu::backward_weight(shape, dy, x)),
+            Route::Bf16 => on_host::<bf16>([dy, x], dims, |dy, x| cpu::backward_weight(shape, dy, x)),
             #[cfg(feature = "gpu")]
             Route::Device => crate::cube::product(dy.clone().transpose(), x.clone(), master),
             Route::Composed => dy.clone().transpose().matmul(x.clone()).cast(master),
         }
     }
-}
-
-/// A product of bf16 tensors without autodiff, of shape `dims`.
-fn narrow_product(
-    operands: [&Tensor<2>; 2],
-    dims: [usize; 2],
-    product: impl FnOnce(&[bf16], &[bf16]) -> Vec<bf16>,
-) -> Tensor<2> {
-    let device = operands[0].device();
-    let [a, b] = operands.map(|tensor| tensor.clone().into_data());
-    let [a, b] = [&a, &b].map(|data| data.as_slice::<bf16>().expect("both were found to be bf16"));
-    Tensor::from_data(TensorData::new(product(a, b), dims), (&device, DType::BF16))
 }
 
 /// How the backward gets an operand: saved here, or asked for again.
@@ -154,10 +141,12 @@ fn operand(tensor: Tensor<2>, recall: Option<Recall>) -> Box<dyn FnOnce() -> Ten
     })
 }
 
-fn host(tensor: &Tensor<2>) -> HostTensor {
-    HostTensor::new(tensor.clone().into_dispatch())
-}
-
-fn from_host(data: Vec<f32>, shape: [usize; 2]) -> Tensor<2> {
-    HostTensor::from_vec(data, shape).into_tensor()
+/// A product of plain tensors in host memory, of shape `dims`.
+fn on_host<E: HostElement>(
+    operands: [&Tensor<2>; 2],
+    dims: [usize; 2],
+    product: impl FnOnce(&[E], &[E]) -> Vec<E>,
+) -> Tensor<2> {
+    let [a, b] = operands.map(|tensor| Host::<E>::new(tensor.clone().into_dispatch()));
+    Host::from_vec(product(&a, &b), dims).into_tensor()
 }

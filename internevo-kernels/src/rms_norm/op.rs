@@ -37,7 +37,8 @@ pub fn rms_norm(set: KernelSet, x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Te
 }
 
 /// The residual stream and its norm in one pass: `(y, sum)` with `sum = x + residual` and `y = rms_norm(sum)`. `x` and
-/// `residual` are `[T, h]`, `weight` is `[h]`. The backward is one pass as well, in which the gradients of both outputs meet.
+/// `residual` are `[T, h]`, `weight` is `[h]`. The sum takes the memory of `x` if nobody else holds it. The backward is one pass
+/// as well, in which the gradients of both outputs meet.
 ///
 /// # Panics
 /// If the shapes differ.

@@ -82,38 +82,37 @@ pub fn madd<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// `e^x` with a relative error below 2e-7; infinity above 88.73, NaN for NaN, zero below -69 (1e-30).
+/// `e^x` with a relative error below 2e-7; infinity where that is, NaN for NaN, zero below -69 (1e-30).
 ///
 /// What is that small is lost beside the 1 of every softmax and sigmoid, but divided further it would become a denormal
 /// number, and those cost a product a hundred cycles each.
 ///
-/// Range reduction by `ln 2` in two parts and the degree-5 polynomial of Cephes `expf`. Only arithmetic, compares and
+/// Range reduction by `ln 2` in two parts and the coefficients of Cephes `expf`. Only arithmetic, compares and
 /// bit casts, so loops over it vectorise.
 #[inline(always)]
 pub fn exp<const FMA: bool>(x: f32) -> f32 {
     const LOW: f32 = -69.0;
-    const HIGH: f32 = 89.0;
+    /// The largest whose exponential is finite.
+    const HIGH: f32 = 88.722_83;
     // 1.5 * 2^23: adding it rounds to an integer that sits in the low mantissa bits.
     const ROUND: f32 = 12_582_912.0;
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Compares rather than min/max: those drop a NaN.
-    let clamped = if x > HIGH { HIGH } else { x };
-    let clamped = if clamped < LOW { LOW } else { clamped };
-    let shifted = madd::<FMA>(clamped, std::f32::consts::LOG2_E, ROUND);
+    let shifted = madd::<FMA>(x, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = madd::<FMA>(n, -LN2_HIGH, clamped);
+    let r = madd::<FMA>(n, -LN2_HIGH, x);
     let r = madd::<FMA>(n, -LN2_LOW, r);
     let p = madd::<FMA>(1.987_569_1e-4, r, 1.398_199_9e-3);
     let p = madd::<FMA>(p, r, 8.333_452e-3);
     let p = madd::<FMA>(p, r, 4.166_579_6e-2);
     let p = madd::<FMA>(p, r, 1.666_666_5e-1);
     let p = madd::<FMA>(p, r, 5e-1);
-    let y = madd::<FMA>(p * r, r, r) + 1.0;
-    // 2^(n - 1): n is in -100..=128, so the biased exponent stays inside 26..=254.
-    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(126);
-    let scaled = y * f32::from_bits(exponent << 23) * 2.0;
-    if x < LOW { 0.0 } else { scaled }
+    let y = madd::<FMA>(madd::<FMA>(p, r, 1.0), r, 1.0);
+    // Times 2^n, n in -100..=128: the bits of `ROUND` are shifted out, `y` is below 1 where n is 128.
+    let scaled = f32::from_bits(y.to_bits().wrapping_add(shifted.to_bits() << 23));
+    // The sum is infinite, or NaN for NaN.
+    let beyond = if x < LOW { 0.0 } else { x + f32::INFINITY };
+    if (LOW..=HIGH).contains(&x) { scaled } else { beyond }
 }
 
 /// Adds up the lanes of an accumulator, pairwise.

@@ -63,9 +63,8 @@ impl Block {
             }
             _ => self.attend(step, x.clone(), packing),
         };
-        let x = x + strategy.leave(self.attention.project(step, attended));
-        let region = strategy.enter(self.ffn_norm.run(step, x.clone()));
-        x + strategy.leave(self.feed_forward.run(step, &region))
+        let (normed, x) = self.ffn_norm.run_sum(step, x, strategy.leave(self.attention.project(step, attended)));
+        x + strategy.leave(self.feed_forward.run(step, &strategy.enter(normed)))
     }
 
     /// From the residual stream to what the heads attended to.

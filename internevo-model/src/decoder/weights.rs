@@ -5,7 +5,7 @@ use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor, TensorData},
 };
-use internevo_kernels::{KernelSet, Recall, Recalled, linear, linear_recalled, rms_norm};
+use internevo_kernels::{KernelSet, Recall, Recalled, linear, linear_recalled, rms_norm, rms_norm_residual};
 use internevo_parallel::{state::LocalTable, strategy::Region};
 
 use super::execution::Step;
@@ -87,6 +87,12 @@ impl Norm {
     pub(super) fn run(&self, step: &Step, x: Tensor<2>) -> Tensor<2> {
         let weight = step.vector(self.param, self.weight.val(), &x);
         rms_norm(step.on.kernels, x, weight, self.eps)
+    }
+
+    /// The same of `x + addend`, and that sum, which takes the memory of `addend` if nobody else holds it.
+    pub(super) fn run_sum(&self, step: &Step, x: Tensor<2>, addend: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+        let weight = step.vector(self.param, self.weight.val(), &addend);
+        rms_norm_residual(step.on.kernels, addend, x, weight, self.eps)
     }
 }
 
