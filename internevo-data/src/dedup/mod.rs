@@ -42,7 +42,10 @@ mod union_find;
 
 use std::path::{Path, PathBuf};
 
-use internevo_core::config::DedupConfig;
+use internevo_core::{
+    config::DedupConfig,
+    plugin::{Entry as _, settings_of},
+};
 
 pub use self::{
     catalog::{BitSet, Catalog, Facts, KeepRule, Rank},
@@ -87,7 +90,8 @@ pub fn run(
         Method::Parts(part) => return parts::run(inputs, writer, output, &settings, part, progress),
         Method::Bloom => return stream::run(inputs, writer, output, &mut bloom::Bloom::new(&settings, &cx)?, progress),
         Method::Plugin(plugin) => {
-            let mut method = plugin.build(&config.settings, &cx)?;
+            let own = settings_of(&config.settings, plugin.descriptor().name)?;
+            let mut method = plugin.build(&own, &cx)?;
             return stream::run(inputs, writer, output, &mut *method, progress);
         }
         Method::MinHash | Method::Exact => {}

@@ -136,10 +136,6 @@ impl FilterPlugin for BlockedUrls {
 register_filter!(BlockedUrls);
 
 impl Filter for BlockedUrls {
-    fn name(&self) -> &str {
-        Self::NAME
-    }
-
     fn judge(&self, document: &Features<'_>) -> Verdict {
         if let Some(Blocked { what, weight }) = self.own_address(document)
             && weight >= self.config.min_weight

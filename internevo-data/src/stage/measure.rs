@@ -59,6 +59,9 @@ fn write_all(
     let mut reader = ChunkReader::new(inputs, Position::default(), CHUNK_BYTES);
     while let Some(chunk) = reader.next_chunk()? {
         let measured: Vec<_> = chunk.items.par_iter().map(|item| measured(item, &chunk, inputs, strategies)).collect();
+        if let Some((filter, reason)) = strategies.failure() {
+            return Err(DataError::Filter { filter: filter.to_owned(), reason });
+        }
         let before = report.documents;
         for measured in measured {
             let Some(Measured { line, values }) = measured else {

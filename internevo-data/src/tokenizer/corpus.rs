@@ -9,7 +9,7 @@ use std::{
 use internevo_core::storage;
 use serde::{Deserialize, Serialize};
 
-use super::{Tokenizer, TokenizerError};
+use super::{TextEncoder, TokenizerError};
 use crate::{
     document::{Document, read_jsonl},
     store::{StoreError, TokenSink, TokenSinkContext, token_sink, with_suffix},
@@ -23,7 +23,7 @@ pub struct EncodeRequest<'a> {
     /// JSONL files (also `.gz`, `.zst`), in the order in which the store is to hold them.
     pub inputs: &'a [PathBuf],
     /// The tokenizer.
-    pub tokenizer: &'a Tokenizer,
+    pub tokenizer: &'a dyn TextEncoder,
     /// Folder of the stores; made when missing.
     pub folder: &'a Path,
     /// Form of the stores: a token sink by its name.
@@ -113,7 +113,8 @@ impl Batch {
         request: &EncodeRequest<'_>,
         stores: &mut BTreeMap<&'static str, SplitWriter>,
     ) -> Result<(), TokenizerError> {
-        let encoded = request.tokenizer.encode_batch(&self.texts)?;
+        let texts: Vec<&str> = self.texts.iter().map(String::as_str).collect();
+        let encoded = request.tokenizer.encode_batch(&texts)?;
         for (((split, id), text), tokens) in self.splits.into_iter().zip(&self.ids).zip(&self.texts).zip(encoded) {
             if !stores.contains_key(split) {
                 stores.insert(split, SplitWriter::create(request, split)?);
@@ -135,20 +136,25 @@ impl SplitWriter {
     fn create(request: &EncodeRequest<'_>, split: &str) -> Result<Self, StoreError> {
         let vocab_size = request.tokenizer.vocab_size();
         let context = TokenSinkContext { prefix: &request.folder.join(split), vocab_size };
-        let sink = token_sink(request.sink)?.create(request.sink_settings, &context)?;
+        let sink = token_sink(request.sink)?.build(request.sink_settings, &context)?;
         let stats = SplitStats { histogram: vec![0; vocab_size], ..SplitStats::default() };
         Ok(Self { sink, stats })
     }
 
-    fn push(&mut self, id: &str, bytes: usize, ids: Vec<u32>, eos: u32) -> Result<(), StoreError> {
+    fn push(&mut self, id: &str, bytes: usize, ids: Vec<u32>, eos: u32) -> Result<(), TokenizerError> {
         let tokens: Vec<i32> = ids.into_iter().chain([eos]).map(|id| id as i32).collect();
         for token in &tokens {
-            self.stats.histogram[*token as usize] += 1;
+            let Some(count) = self.stats.histogram.get_mut(*token as usize) else {
+                let vocabulary = self.stats.histogram.len();
+                let reason = format!("token {token} of document `{id}` is outside of a vocabulary of {vocabulary}");
+                return Err(TokenizerError::Text { action: "encode", reason });
+            };
+            *count += 1;
         }
         self.stats.documents += 1;
         self.stats.tokens += tokens.len() as u64;
         self.stats.bytes += bytes as u64;
-        self.sink.push(id, &tokens)
+        Ok(self.sink.push(id, &tokens)?)
     }
 
     fn finish(self) -> Result<SplitStats, StoreError> {
@@ -176,7 +182,10 @@ mod tests {
     use internevo_core::config::TokenizerConfig;
 
     use super::*;
-    use crate::{store::TokenStore, tokenizer::train};
+    use crate::{
+        store::TokenStore,
+        tokenizer::{Tokenizer, train},
+    };
 
     fn corpus(folder: &Path) -> (Vec<PathBuf>, Vec<String>) {
         let texts: Vec<String> =

@@ -160,10 +160,6 @@ impl PersonalData {
 }
 
 impl Filter for PersonalData {
-    fn name(&self) -> &str {
-        Self::NAME
-    }
-
     fn judge(&self, document: &Features<'_>) -> Verdict {
         let findings = self.findings(document.text());
         let density = self.density_of(findings.len(), document);
