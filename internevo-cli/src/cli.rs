@@ -29,17 +29,20 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// Heading of the flags that every command has, apart from its own.
+const GLOBAL: &str = "Global options";
+
 /// Flags of every command.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct GlobalArgs {
     /// Print one JSON document on stdout and nothing else there
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub json: bool,
     /// Print warnings, errors and results only
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = GLOBAL)]
     pub quiet: bool,
     /// No colours (`NO_COLOR` does the same)
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub no_color: bool,
 }
 

@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::Args;
 use internevo_core::config::{self, LoadRequest, Resolved};
+
+use crate::error::OrUser as _;
 
 /// Layers: defaults < preset < files in order < `INTERNEVO_*` < `--set`.
 #[derive(Args, Clone, Debug, Default)]
@@ -21,6 +24,15 @@ pub struct ConfigArgs {
 
 /// What is trained when nobody says otherwise.
 pub const DEFAULT_PRESET: &str = "tiny";
+
+/// The settings of a plugin, from lines of TOML that the user gave one by one as `flag`.
+///
+/// # Errors
+/// When they are no TOML.
+pub fn settings(flag: &str, lines: &[String]) -> anyhow::Result<toml::Table> {
+    let example = || format!("{flag} is a line of TOML such as `size = 1000` or `name = \"x\"`");
+    toml::from_str(&lines.join("\n")).with_context(example).or_user()
+}
 
 impl ConfigArgs {
     /// Merges and checks the layers.

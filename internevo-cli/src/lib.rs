@@ -11,6 +11,8 @@ mod logging;
 mod model_source;
 pub mod parity;
 mod phases;
+#[cfg(test)]
+mod plugin_tests;
 mod plugins;
 pub mod report;
 mod run_dir;

@@ -2,18 +2,25 @@
 //!
 //! A kind of plugin (filter, optimizer, …) is an *entry* type that lives with the trait it builds. This file holds what all
 //! kinds share: where an entry was registered ([`Origin`]), what it is called and configured by ([`Descriptor`]), and the
-//! [`Registry`] that collects, sorts and checks the entries once at start-up.
+//! [`Registry`] that collects, sorts and checks the entries once at start-up. [`plugin_kind!`](crate::plugin_kind) declares a kind.
 //!
 //! `inventory` links only crates that are named: a binary needs `use my_filters as _;` for each plugin crate.
+
+mod kind;
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub use self::kind::settings_of;
+
 /// Used by the `register_*!` macros of every crate; not for direct use.
 #[doc(hidden)]
 pub use inventory as __inventory;
+/// Likewise.
+#[doc(hidden)]
+pub use toml::Table as __Table;
 
 /// Where a plugin was registered: crate, version, file and line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -55,6 +62,11 @@ pub trait Plugin: 'static {
     const ABOUT: &'static str;
     /// The plugin's own table in the configuration. Use `#[serde(default, deny_unknown_fields)]`.
     type Config: DeserializeOwned + Serialize + Default + JsonSchema;
+
+    /// The error of this plugin when it cannot be built from a well-formed configuration.
+    fn refused(reason: impl std::fmt::Display) -> PluginError {
+        PluginError::Build { plugin: Self::NAME, reason: reason.to_string() }
+    }
 }
 
 /// The configuration of a plugin that has no settings.
@@ -65,7 +77,7 @@ pub struct NoSettings {}
 /// The erased, const-constructible description of one registered plugin.
 #[derive(Clone, Copy)]
 pub struct Descriptor {
-    /// Kind: `filter`, `optimizer`, `lr_schedule`, `sink`.
+    /// Kind, such as `filter` or `optimizer`.
     pub kind: &'static str,
     /// Name, unique within the kind.
     pub name: &'static str,
@@ -111,7 +123,7 @@ impl Descriptor {
 /// A registered plugin as `internevo plugins --json` shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct PluginInfo {
-    /// `filter`, `lr_schedule`, `optimizer` or `sink`.
+    /// Its kind, such as `filter` or `optimizer`.
     pub kind: &'static str,
     /// Its name in a configuration.
     pub name: &'static str,

@@ -73,13 +73,16 @@ fn filters(paths: &[String]) {
     let texts = documents(paths);
     let size = megabytes(&texts);
     let documents: Vec<Document> = texts.into_iter().map(|text| Document::new("d", text)).collect();
-    let filters: [Box<dyn Filter>; 3] =
-        [build::<BlockedWords>(""), build::<BlockedUrls>(""), build::<PersonalData>("")];
-    for filter in &filters {
+    let filters: [(&str, Box<dyn Filter>); 3] = [
+        ("blocked_words", build::<BlockedWords>("")),
+        ("blocked_urls", build::<BlockedUrls>("")),
+        ("personal_data", build::<PersonalData>("")),
+    ];
+    for (name, filter) in &filters {
         let start = Instant::now();
         let kept = documents.iter().filter(|document| filter.judge(&Features::new(document)).keeps()).count();
         let speed = size / start.elapsed().as_secs_f64();
-        println!("{:14} {speed:7.1} MB/s, {kept} of {} kept", filter.name(), documents.len());
+        println!("{name:14} {speed:7.1} MB/s, {kept} of {} kept", documents.len());
     }
 }
 

@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use internevo_core::plugin::{Descriptor, Entry, Origin, Plugin, PluginError, PluginInfo, Registry, parse_config};
+use internevo_core::{
+    plugin::{Entry as _, Plugin, PluginError, Registry, settings_of},
+    plugin_kind,
+};
 
 use crate::{Document, features::Features};
 
@@ -177,13 +180,21 @@ impl Measure {
     }
 }
 
-/// Judges one document at a time. Called from many threads.
+/// Judges documents. Called from many threads.
 pub trait Filter: Send + Sync {
-    /// The name it is registered under.
-    fn name(&self) -> &str;
-
     /// Keep, edit or drop. The same document and settings must always get the same verdict: resumed runs depend on it.
     fn judge(&self, document: &Features<'_>) -> Verdict;
+
+    /// The verdicts on several documents, in their order, each as [`Filter::judge`] gives it. For filters that gain by seeing more
+    /// than one, such as programs that are asked.
+    fn judge_all(&self, documents: &[&Features<'_>]) -> Vec<Verdict> {
+        documents.iter().map(|document| self.judge(document)).collect()
+    }
+
+    /// How many documents it wants to see at once; a stage gives it as many where it can.
+    fn window(&self) -> usize {
+        1
+    }
 
     /// What the verdict depends on beyond the settings, for example the hash of a model's file. A finished stage is reused only
     /// if this has not changed.
@@ -222,46 +233,12 @@ pub trait FilterPlugin: Plugin {
     fn build(config: Self::Config, cx: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError>;
 }
 
-/// [`FilterPlugin::build`] with its settings still a table.
-type BuildFn = fn(&toml::Table, &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError>;
-
-/// A registered filter.
-pub struct FilterEntry {
-    descriptor: Descriptor,
-    build: BuildFn,
+plugin_kind! {
+    /// A registered filter.
+    pub struct FilterEntry("filter"): FilterPlugin::build(&FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError>;
+    /// All filters linked into this binary, by name.
+    pub fn list;
 }
-
-impl FilterEntry {
-    /// The entry of plugin `P`; used by [`register_filter!`](crate::register_filter).
-    pub const fn of<P: FilterPlugin>(origin: Origin) -> Self {
-        Self { descriptor: Descriptor::of::<P>(Self::KIND, origin), build: build_erased::<P> }
-    }
-
-    /// Builds the filter from its table.
-    ///
-    /// # Errors
-    /// A table that does not fit, or what [`FilterPlugin::build`] refuses.
-    pub fn build(&self, table: &toml::Table, cx: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError> {
-        (self.build)(table, cx)
-    }
-}
-
-fn build_erased<P: FilterPlugin>(table: &toml::Table, cx: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError> {
-    P::build(parse_config::<P>(table)?, cx)
-}
-
-impl Entry for FilterEntry {
-    const KIND: &'static str = "filter";
-    fn descriptor(&self) -> &Descriptor {
-        &self.descriptor
-    }
-}
-
-/// Used by [`register_filter!`](crate::register_filter); not for direct use.
-#[doc(hidden)]
-pub use internevo_core::{origin as __origin, plugin::__inventory};
-
-__inventory::collect!(FilterEntry);
 
 /// Registers a [`FilterPlugin`]. A filter that holds nothing but its settings, in a field `config`, and perhaps the language of
 /// [`FilterContext`] in a field `lang: Option<String>`, is also made one by `register_filter!(Name { config })` or
@@ -280,25 +257,19 @@ macro_rules! register_filter {
         $crate::register_filter!($plugin);
     };
     ($plugin:ty) => {
-        $crate::filter::__inventory::submit! {
-            $crate::filter::FilterEntry::of::<$plugin>($crate::filter::__origin!())
-        }
+        $crate::__submit!($crate::FilterEntry, $plugin);
     };
-}
-
-/// All filters linked into this binary, by name.
-///
-/// # Errors
-/// When two filters share a name.
-pub fn list() -> Result<Vec<PluginInfo>, PluginError> {
-    Ok(Registry::<FilterEntry>::collect()?.list())
 }
 
 /// Filters in order. The first that drops a document decides; later ones do not see it.
 #[derive(Clone, Default)]
 pub struct FilterChain {
-    filters: Vec<Arc<dyn Filter>>,
+    /// Each under the name that it is registered under.
+    filters: Vec<(String, Arc<dyn Filter>)>,
 }
+
+/// Documents that a chain has yet to judge, and what it says about them so far.
+type Pending<'a, 'd> = Vec<(&'a Features<'d>, &'a mut Judgement)>;
 
 /// What a chain says about a document, and how long each filter took.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -333,81 +304,97 @@ impl FilterChain {
     ) -> Result<Self, PluginError> {
         let registry = Registry::<FilterEntry>::collect()?;
         let filters = names.iter().map(|name| {
-            let settings = settings.get(name).cloned();
-            if let Some((.., filter)) = made.iter().find(|(n, s, _)| n == name && *s == settings) {
-                return Ok(Arc::clone(filter));
+            let own = settings.get(name).cloned();
+            if let Some((.., filter)) = made.iter().find(|(n, s, _)| n == name && *s == own) {
+                return Ok((name.clone(), Arc::clone(filter)));
             }
             let entry = registry.get(name)?;
-            let filter = match &settings {
-                None => entry.build(&toml::Table::new(), cx),
-                Some(toml::Value::Table(table)) => entry.build(table, cx),
-                Some(other) => Err(PluginError::Config {
-                    plugin: entry.descriptor().name,
-                    key: ".".into(),
-                    reason: format!("expected a table, found {}", other.type_str()),
-                }),
-            };
-            made.push((name.clone(), settings, Arc::from(filter?)));
-            Ok(Arc::clone(&made[made.len() - 1].2))
+            let filter: Arc<dyn Filter> =
+                Arc::from(entry.build(&*settings_of(settings, entry.descriptor().name)?, cx)?);
+            made.push((name.clone(), own, Arc::clone(&filter)));
+            Ok((name.clone(), filter))
         });
-        Ok(Self { filters: filters.collect::<Result<_, _>>()? })
+        Ok(Self { filters: filters.collect::<Result<_, PluginError>>()? })
     }
 
-    /// A chain of filters that exist already.
-    pub fn of(filters: Vec<Box<dyn Filter>>) -> Self {
-        Self { filters: filters.into_iter().map(Arc::from).collect() }
+    /// A chain of filters that exist already, by names of the caller's choice.
+    pub fn of<'n>(filters: impl IntoIterator<Item = (&'n str, Box<dyn Filter>)>) -> Self {
+        Self { filters: filters.into_iter().map(|(name, filter)| (name.to_owned(), Arc::from(filter))).collect() }
     }
 
     /// Names in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.filters.iter().map(|filter| filter.name())
+        self.filters.iter().map(|(name, _)| &**name)
     }
 
     /// Fingerprints in order; see [`Filter::fingerprint`].
     pub fn fingerprints(&self) -> Vec<String> {
-        self.filters.iter().map(|filter| filter.fingerprint()).collect()
+        self.filters.iter().map(|(_, filter)| filter.fingerprint()).collect()
     }
 
     /// The first filter that failed, and why; see [`Filter::failure`].
     pub fn failure(&self) -> Option<(&str, String)> {
-        self.filters.iter().find_map(|filter| Some((filter.name(), filter.failure()?)))
+        self.filters.iter().find_map(|(name, filter)| Some((&**name, filter.failure()?)))
     }
 
     /// What all rules measure, each with the name of its filter.
     pub fn measure(&self, document: &Features<'_>) -> Vec<(&str, Measure)> {
-        let measures = |filter: &'_ dyn Filter| filter.measure(document);
-        self.filters.iter().flat_map(|filter| measures(&**filter).into_iter().map(|m| (filter.name(), m))).collect()
+        let all = self.filters.iter().map(|named| (&*named.0, named.1.measure(document)));
+        all.flat_map(|(name, measures)| measures.into_iter().map(move |measure| (name, measure))).collect()
+    }
+
+    /// How many documents the filter that wants most of them wants at once; see [`Filter::window`].
+    pub fn window(&self) -> usize {
+        self.filters.iter().map(|(_, filter)| filter.window()).max().unwrap_or(1)
     }
 
     /// Asks the filters in order until one drops the document.
     pub fn judge(&self, document: &Features<'_>) -> Judgement {
-        let mut judgement = Judgement { times: Vec::with_capacity(self.filters.len()), ..Judgement::default() };
-        self.judge_from(0, document, &mut judgement);
+        let mut judgement = Judgement::default();
+        self.judge_pending(0, vec![(document, &mut judgement)]);
         judgement
     }
 
-    /// Asks the filters from `first` on. After an edit the others are asked about the new text, with features of its own.
-    fn judge_from(&self, first: usize, document: &Features<'_>, judgement: &mut Judgement) {
-        for (index, filter) in self.filters.iter().enumerate().skip(first) {
+    /// Asks the filters from `first` on, each about all documents that are left. After an edit the others are asked about the new
+    /// text, with features of its own.
+    pub(crate) fn judge_pending(&self, first: usize, mut pending: Pending<'_, '_>) {
+        for (index, (name, filter)) in self.filters.iter().enumerate().skip(first) {
+            if pending.is_empty() {
+                return;
+            }
             let start = Instant::now();
-            let verdict = filter.judge(document);
-            judgement.times.push(start.elapsed());
-            match verdict {
-                Verdict::Keep => {}
-                Verdict::Drop { reason, value } => {
-                    judgement.dropped = Some((index, reason, value));
-                    return;
-                }
-                Verdict::Edit(Edit { text, changes }) => {
-                    let Document { id, meta, .. } = document.document();
-                    let edited = Document { id: id.clone(), text, meta: meta.clone() };
-                    judgement.edits.push((index, changes));
-                    self.judge_from(index + 1, &Features::new(&edited), judgement);
-                    // The last filter that edits has the last word.
-                    judgement.text.get_or_insert(edited.text);
-                    return;
+            let documents: Vec<&Features<'_>> = pending.iter().map(|(document, _)| *document).collect();
+            let verdicts = filter.judge_all(&documents);
+            let time = start.elapsed() / documents.len() as u32;
+            assert_eq!(verdicts.len(), documents.len(), "`{name}` owes a verdict on each document");
+            let (mut kept, mut edited) = (Vec::with_capacity(pending.len()), Vec::new());
+            for ((document, judgement), verdict) in pending.into_iter().zip(verdicts) {
+                judgement.times.push(time);
+                match verdict {
+                    Verdict::Keep => kept.push((document, judgement)),
+                    Verdict::Drop { reason, value } => judgement.dropped = Some((index, reason, value)),
+                    Verdict::Edit(Edit { text, changes }) => {
+                        judgement.edits.push((index, changes));
+                        let Document { id, meta, .. } = document.document();
+                        edited.push((Document { id: id.clone(), text, meta: meta.clone() }, judgement));
+                    }
                 }
             }
+            self.judge_edited(index + 1, edited);
+            pending = kept;
+        }
+    }
+
+    /// Asks the filters from `first` on about documents that the one before has edited.
+    fn judge_edited(&self, first: usize, edited: Vec<(Document, &mut Judgement)>) {
+        let (documents, mut judgements): (Vec<Document>, Vec<&mut Judgement>) = edited.into_iter().unzip();
+        let features: Vec<Features<'_>> = documents.iter().map(Features::new).collect();
+        let pending = features.iter().zip(&mut judgements).map(|(document, judgement)| (document, &mut **judgement));
+        self.judge_pending(first, pending.collect());
+        drop(features);
+        for (document, judgement) in documents.into_iter().zip(judgements) {
+            // The last filter that edits has the last word.
+            judgement.text.get_or_insert(document.text);
         }
     }
 }
@@ -436,9 +423,6 @@ mod tests {
     struct Censor(&'static str);
 
     impl Filter for Censor {
-        fn name(&self) -> &str {
-            "censor"
-        }
         fn judge(&self, document: &Features<'_>) -> Verdict {
             let mut editor = Editor::new(document.text());
             document.text().match_indices('x').for_each(|(at, x)| editor.replace(at..at + x.len(), self.0, "an_x"));
@@ -453,7 +437,7 @@ mod tests {
     fn later_filters_see_the_edited_text_and_the_last_edit_is_what_stays() {
         let document = Document::new("a", "x and x");
         let chain = |filters: [&'static str; 3]| {
-            FilterChain::of(filters.map(|new| Box::new(Censor(new)) as Box<dyn Filter>).into())
+            FilterChain::of(filters.map(|new| ("censor", Box::new(Censor(new)) as Box<dyn Filter>)))
         };
         let judgement = chain(["xy", "xz", "x"]).judge(&Features::new(&document));
         assert_eq!((judgement.text.as_deref(), judgement.dropped), (Some("xzy and xzy"), None));

@@ -19,6 +19,8 @@ pub mod loader;
 mod mapped;
 mod model_file;
 pub mod ngram_lm;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 pub mod quality;
 pub mod safety;
 pub mod spill;
@@ -29,6 +31,9 @@ pub mod tokenizer;
 
 /// What a plugin is; re-exported so that a filter's crate needs no other crate of the workspace.
 pub use internevo_core::plugin;
+/// Used by the `register_*!` macros; not for direct use.
+#[doc(hidden)]
+pub use internevo_core::submit_plugin as __submit;
 
 pub use self::{
     document::Document,
@@ -44,5 +49,17 @@ use plugin::{PluginError, PluginInfo};
 /// # Errors
 /// When two of a kind share a name.
 pub fn plugins() -> Result<Vec<PluginInfo>, PluginError> {
-    Ok([filter::list()?, format::record_readers()?, dedup::deduplicators()?, store::token_sinks()?].concat())
+    let kinds = [
+        format::record_readers,
+        format::extractors,
+        filter::list,
+        classifier::classifiers,
+        dedup::deduplicators,
+        tokenizer::tokenizers,
+        store::token_sinks,
+    ];
+    kinds.into_iter().try_fold(Vec::new(), |mut all, list| {
+        all.extend(list()?);
+        Ok(all)
+    })
 }

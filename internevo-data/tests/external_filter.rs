@@ -15,7 +15,7 @@ use internevo_data::{
     testing::assert_sound,
 };
 
-/// Answers as told by the document's text: with garbage, for another document, not at all, or not before long.
+/// Answers as told by the document's text: with garbage, for another document, not at all, not before long, or with far too much.
 const MOODY: &str = r#"
 import json, sys, time
 for line in sys.stdin:
@@ -27,6 +27,14 @@ for line in sys.stdin:
         case "other": answer = json.dumps({"id": "x", "keep": True})
         case "silent": time.sleep(60)
         case "reasonless": answer = json.dumps({"id": document["id"], "keep": False})
+        case "talkative": print("let me see", flush=True)
+        case "endless":
+            while True: print("blah " * 1000, end="")
+        case "twice": print(answer)
+        case "unflushed":
+            print(answer)
+            time.sleep(60)
+        case "grumbling": print("grumble " * 100_000, file=sys.stderr)
     print(answer, flush=True)
 "#;
 
@@ -73,9 +81,10 @@ fn the_example_in_python_judges_every_document_the_same_with_any_number_of_proce
     };
     fs::write(dir.path().join("in.jsonl"), (0..120).map(|i| line(i, &text(i))).collect::<String>()).expect("input");
     let command = format!("command = ['python3', '{}']", example().display());
-    let outputs = [(1, 1), (4, 3), (2, 0)].map(|(threads, workers)| {
+    let outputs = [(1, 1, 1), (4, 3, 32), (2, 0, 7)].map(|(threads, workers, window)| {
         let output = format!("{threads}-{workers}");
-        let report = run(dir.path(), &output, threads, &format!("{command}\nworkers = {workers}")).expect("it runs");
+        let settings = format!("{command}\nworkers = {workers}\nwindow = {window}");
+        let report = run(dir.path(), &output, threads, &settings).expect("it runs");
         assert_eq!((report.documents_kept, report.reasons["long_words"]), (40, 80));
         ["kept", "rejected"]
             .map(|part| fs::read(dir.path().join(&output).join(part).join("part-00000.jsonl")).expect("output"))
@@ -96,15 +105,19 @@ fn whatever_goes_wrong_stops_the_run_with_the_command_the_document_and_the_cause
     let dir = tempfile::tempdir().expect("temporary folder");
     let script = dir.path().join("moody.py");
     fs::write(&script, MOODY).expect("script");
-    let settings = format!("command = ['python3', '{}']\ntimeout_seconds = 5.0", script.display());
+    let settings = format!("command = ['python3', '{}']\ntimeout_seconds = 2.0", script.display());
     for (text, causes) in [
         ("crash", ["ended without an answer (exit status: 1)", "I cannot go on"]),
         ("garbage", ["`maybe` is no verdict", "expected value"]),
         ("other", ["a verdict on document `x`", "\"keep\": true"]),
-        ("silent", ["no answer within 5 s", "signal: 9"]),
+        ("silent", ["no answer within 2 s", "signal: 9"]),
+        ("unflushed", ["no answer within 2 s", "does it flush each one?"]),
         ("reasonless", ["without a reason", "\"keep\": false"]),
+        ("talkative", ["`let me see` is no verdict", "expected value"]),
+        ("endless", ["`blah blah", "is no verdict"]),
     ] {
-        let lines = (0..40).map(|i| line(i, if i == 23 { text } else { "fine" })).collect::<String>();
+        // More documents than are asked about at once: those behind the wrong one are on their way when it goes wrong.
+        let lines = (0..90).map(|i| line(i, if i == 23 { text } else { "fine" })).collect::<String>();
         fs::write(dir.path().join("in.jsonl"), lines).expect("input");
         let message = run(dir.path(), text, 2, &settings).expect_err("it stops").to_string();
         for part in ["filter `external`", "moody.py`", "document `d23`"].iter().chain(&causes) {
@@ -115,6 +128,23 @@ fn whatever_goes_wrong_stops_the_run_with_the_command_the_document_and_the_cause
 }
 
 #[test]
+fn a_second_answer_is_taken_for_a_wrong_one_and_complaints_alone_do_no_harm() {
+    if !has_python() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let script = dir.path().join("moody.py");
+    fs::write(&script, MOODY).expect("script");
+    let settings = format!("command = ['python3', '{}']\nwindow = 2", script.display());
+    let lines = |text: &str| (0..9).map(|i| line(i, if i == 3 { text } else { "fine" })).collect::<String>();
+    fs::write(dir.path().join("in.jsonl"), lines("twice")).expect("input");
+    let message = run(dir.path(), "twice", 1, &settings).expect_err("it stops").to_string();
+    assert!(message.contains("document `d4`") && message.contains("a verdict on document `d3`"), "{message}");
+    fs::write(dir.path().join("in.jsonl"), lines("grumbling")).expect("input");
+    assert_eq!(run(dir.path(), "grumbling", 1, &settings).expect("it runs").documents_kept, 9);
+}
+
+#[test]
 fn a_program_that_cannot_be_started_is_refused_before_anything_is_read() {
     let dir = tempfile::tempdir().expect("temporary folder");
     fs::write(dir.path().join("in.jsonl"), line(0, "text")).expect("input");
@@ -122,6 +152,8 @@ fn a_program_that_cannot_be_started_is_refused_before_anything_is_read() {
     assert!(message.contains("`no-such-program` cannot be started"), "{message}");
     let message = run(dir.path(), "b", 1, "").expect_err("refused").to_string();
     assert!(message.contains("command is empty"), "{message}");
+    let message = run(dir.path(), "c", 1, "command = ['cat']\nwindow = 0").expect_err("refused").to_string();
+    assert!(message.contains("window is 0"), "{message}");
 }
 
 #[test]

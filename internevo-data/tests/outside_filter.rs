@@ -59,19 +59,33 @@ fn plugins_outside_the_workspace_are_listed_and_used_by_their_own_binary_and_nee
     assert!(own["schema"]["properties"]["max_capitals"].is_object(), "{own}");
     assert!(filters.iter().any(|filter| filter["name"] == "gopher_quality"), "{listed}");
 
-    for (kind, name) in [("deduplicator", "same_title"), ("record_reader", "pages"), ("token_sink", "token_counts")] {
+    for (kind, name) in [
+        ("classifier", "questions"),
+        ("deduplicator", "same_title"),
+        ("extractor", "paragraphs"),
+        ("record_reader", "pages"),
+        ("token_sink", "token_counts"),
+        ("tokenizer", "bytes"),
+    ] {
         let found = filters.iter().find(|plugin| plugin["kind"] == kind && plugin["name"] == name);
         assert_eq!(found.expect(name)["crate"], "outside-filter");
     }
     let folder = target.join("demonstration");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).expect("folder");
-    let pages = ["Title\nfirst", "Other\nsecond", "TITLE\nthird"].join("\u{c}");
+    let pages =
+        ["Title\nfirst", "<p>Other</p><p>x</p> no paragraph <p>more</p>", "TITLE\nthird", "What?\nWhy? So.", "LOUD."];
+    let pages = pages.join("\u{c}");
     fs::write(folder.join("book.pages"), pages).expect("pages");
     cargo(&package, &target, &["run", "--", &folder.display().to_string()]);
     let counts = fs::read_to_string(folder.join("train.tsv")).expect("the table of the sink");
-    let lines: Vec<&str> = counts.lines().map(|line| line.split(": ").next().expect("an id")).collect();
-    assert_eq!(lines, ["page-1", "page-2"], "the third page has the title of the first: {counts}");
-    let rejected = fs::read_to_string(folder.join("unique/rejected/part-00000.jsonl")).expect("rejections");
-    assert!(rejected.contains(r#""id":"page-3","reason":"same_title""#), "{rejected}");
+    assert_eq!(counts, "page-1: 12\npage-2: 12\n", "bytes, the end of a document and the line end of an extracted one");
+    let rejected = |stage: &str| {
+        let path = folder.join(stage).join("rejected/part-00000.jsonl");
+        let lines = fs::read_to_string(path).expect("rejections");
+        lines.lines().map(|line| line.split(r#""value""#).next().expect("a start").to_owned()).collect::<Vec<_>>()
+    };
+    let line = |id: u8, reason: &str| format!(r#"{{"id":"page-{id}","reason":"{reason}","#);
+    assert_eq!(rejected("clean"), [line(4, "classifier_asks_question"), line(5, "shouting")]);
+    assert_eq!(rejected("dedup"), [line(3, "same_title")]);
 }

@@ -51,10 +51,10 @@ fn pipeline(folder: &Path, corpus: &Path) -> PipelineConfig {
     fs::write(folder.join("kind.ftz"), golden("fasttext/quantised_norm.ftz.zst")).expect("written");
     let folder = folder.to_str().expect("UTF-8");
     toml::from_str(&format!(
-        "quality = ['fluency', 'perplexity', 'fasttext']\n\
+        "quality = ['fluency', 'perplexity', 'classifier']\n\
          [filter.fluency]\nthreshold = 0.4\n\
          [filter.perplexity.'*']\nmodel = '{folder}/any.binary'\nlow = 4.0\nhigh = 900.0\n\
-         [filter.fasttext.zh]\nmodel = '{folder}/kind.ftz'\nlabel = 'zh'\nmax = 0.4\n\
+         [filter.classifier.kind]\nclassifier = 'fasttext'\nmodel = '{folder}/kind.ftz'\nmax.zh = 0.4\n\
          [[strategy]]\nsource = 'lib*'\nquality = ['perplexity']\nfilter.perplexity.'*'.high = 90.0\n"
     ))
     .expect("a pipeline")
@@ -130,7 +130,7 @@ fn kept_lines_are_untouched_and_rejected_ones_say_why_whatever_the_number_of_thr
     }
     assert_eq!((one.documents_kept, &one.reasons), (kept, &reasons));
     assert_eq!(one.documents_in, kept + reasons.values().sum::<u64>());
-    for reason in ["fluency_low", "perplexity_high", "perplexity_low", "fasttext_zh"] {
+    for reason in ["fluency_low", "perplexity_high", "perplexity_low", "classifier_kind_zh"] {
         assert!(reasons.contains_key(reason), "nothing was dropped for {reason}: {reasons:?}");
     }
     let report: StageReport =
@@ -150,13 +150,13 @@ fn a_strategy_judges_its_source_by_its_own_filters_and_limits_and_measuring_agre
         let document = document.expect("a document");
         let value = |name: &str| document.meta["values"].get(name).and_then(Value::as_f64);
         let is_library = document.field("source") == Some("library");
-        assert!(!is_library || value("fluency_low").is_none() && value("fasttext_zh").is_none());
+        assert!(!is_library || value("fluency_low").is_none() && value("classifier_kind_zh").is_none());
         let high = if is_library { 90.0 } else { 900.0 };
-        let reason = match (value("fluency_low"), value("perplexity_high"), value("fasttext_zh")) {
+        let reason = match (value("fluency_low"), value("perplexity_high"), value("classifier_kind_zh")) {
             (Some(fluency), ..) if fluency < 0.4 => "fluency_low",
             (_, Some(perplexity), _) if perplexity < 4.0 => "perplexity_low",
             (_, Some(perplexity), _) if perplexity > high => "perplexity_high",
-            (.., Some(kind)) if kind > 0.4 => "fasttext_zh",
+            (.., Some(kind)) if kind > 0.4 => "classifier_kind_zh",
             _ => continue,
         };
         *expected.entry(reason.to_owned()).or_default() += 1;

@@ -57,7 +57,7 @@ fn corpus(folder: &Path) -> usize {
     };
     let settings = ClassifierSettings { bits: 14, ..ClassifierSettings::default() };
     let classifier = TextClassifier::train((0..400).map(labelled).collect(), &settings).expect("trained");
-    classifier.save(&folder.join("toxicity.model")).expect("stored");
+    classifier.save(&folder.join("toxicity.classifier")).expect("stored");
     lines.len()
 }
 
@@ -201,7 +201,7 @@ fn a_finished_stage_is_reused_until_a_model_changes() {
     let settings = ClassifierSettings { bits: 10, ..ClassifierSettings::default() };
     TextClassifier::train(documents, &settings)
         .expect("trained")
-        .save(&dir.path().join("toxicity.model"))
+        .save(&dir.path().join("toxicity.classifier"))
         .expect("stored");
     assert!(!run(dir.path(), "out", 1).reused);
 }

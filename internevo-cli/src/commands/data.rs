@@ -30,6 +30,30 @@ use crate::{
 /// How an interrupted stage goes on.
 const HINT: &str = "the same command continues where it stopped";
 
+/// What the help of a stage of filters says below its options.
+macro_rules! filter_help {
+    ($examples:literal) => {
+        concat!(
+            "Examples:\n",
+            $examples,
+            "\n\nFilters are plugins: `internevo plugins` lists them, with their settings under --json. OUT holds kept/, rejected/ (each document with its reason) and report.json; `internevo data report OUT` shows it."
+        )
+    };
+}
+
+const CLEAN_HELP: &str = filter_help!(
+    "  internevo data clean --input formatted --output cleaned\n  internevo data clean --input formatted --output cleaned --filter gopher_quality --filter c4 --lang en\n  internevo data clean --input formatted --output cleaned --set pipeline.filter.gopher_quality.min_words=30"
+);
+const SAFE_HELP: &str = filter_help!(
+    "  internevo data safe --input unique --output safe --config corpus.toml\n  internevo data safe --input unique --output safe --filter personal_data"
+);
+const QUALITY_HELP: &str = filter_help!(
+    "  internevo data quality --input safe --output good\n  internevo data quality --input safe --output good --filter perplexity --filter classifier --config corpus.toml"
+);
+const CODE_HELP: &str = filter_help!(
+    "  internevo data code --input formatted --output code --threads 8\n  internevo data code --input formatted --output code --set pipeline.filter.code_quality.max_line=2000"
+);
+
 /// Corpus pipeline: all of it, one stage, or a look at documents.
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
@@ -42,16 +66,20 @@ pub enum DataCommand {
     /// Label the documents nearest to the thresholds of a finished stage, in the terminal
     Review(Review),
     /// Files of any kind to JSONL documents: text extraction, language
-    Format(Stage),
+    Format(Format),
     /// Heuristic filters
-    Clean(Stage),
+    #[command(after_help = CLEAN_HELP)]
+    Clean(FilterStage),
     /// Exact and near duplicates, repeated lines, paragraphs, sentences or substrings
     Dedup(Dedup),
-    /// Word lists and URLs
-    Safe(Stage),
+    /// Word lists, URLs, personal data, classifiers of what is unsafe
+    #[command(after_help = SAFE_HELP)]
+    Safe(FilterStage),
     /// Trained classifiers, language models
-    Quality(Stage),
+    #[command(after_help = QUALITY_HELP)]
+    Quality(FilterStage),
     /// Rules for source code
+    #[command(after_help = CODE_HELP)]
     Code(Stage),
     /// n-gram language models: train, score, convert
     #[command(subcommand)]
@@ -101,9 +129,6 @@ pub struct RunPipeline {
 
 /// One stage.
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Examples:\n  internevo data format --input pages --output formatted\n  internevo data clean --input formatted --output cleaned --lang en\n  internevo data code --input formatted --output code --threads 8\n\nOUT holds kept/, rejected/ (each document with its reason) and report.json."
-)]
 pub struct Stage {
     /// Documents: JSONL(.gz/.zst), WARC(.gz/.zst), or files and folders of HTML, Markdown, text and sources
     #[arg(long, value_name = "DIR")]
@@ -111,18 +136,81 @@ pub struct Stage {
     /// Output folder
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
+    /// How it runs
+    #[command(flatten)]
+    pub args: StageArgs,
+}
+
+/// What every run of filters over documents takes, beside its input and output.
+#[derive(Args, Debug)]
+pub struct StageArgs {
     /// Language of all documents, instead of looking at each
     #[arg(long, value_name = "CODE")]
     pub lang: Option<String>,
     /// CPU threads; 0 = all
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
-    /// Folder of trained filters, such as the quality classifier; default OUT/models
+    /// Folder of trained filters, such as the quality classifier; default `models` in the output folder (of `score`: beside its output)
     #[arg(long, value_name = "DIR")]
     pub models: Option<PathBuf>,
-    /// Settings of the stage (`pipeline.*`)
+    /// Settings (`pipeline.*`)
     #[command(flatten)]
     pub config: ConfigArgs,
+}
+
+impl StageArgs {
+    /// The request for a stage; trained filters are in `models`, unless the user names their folder.
+    ///
+    /// # Errors
+    /// When the input does not exist.
+    pub(super) fn request<'a>(
+        &'a self,
+        stage: &'a str,
+        input: PathBuf,
+        output: PathBuf,
+        models: PathBuf,
+        pipeline: &'a PipelineConfig,
+    ) -> anyhow::Result<StageRequest<'a>> {
+        demand_input(&input)?;
+        let artifacts = self.models.clone().unwrap_or(models);
+        let (lang, threads) = (self.lang.as_deref(), self.threads);
+        Ok(StageRequest { stage, input, output, lang, threads, artifacts, pipeline })
+    }
+}
+
+/// A stage of filters: what every stage takes, and which filters.
+#[derive(Args, Debug)]
+pub struct FilterStage {
+    /// As for every stage
+    #[command(flatten)]
+    pub stage: Stage,
+    /// Filters to ask, in this order, instead of the configuration's
+    #[arg(long = "filter", value_name = "NAME")]
+    pub filters: Vec<String>,
+}
+
+impl FilterStage {
+    fn run(self, cx: &Context, stage: &str, own: fn(&mut PipelineConfig) -> &mut Vec<String>) -> anyhow::Result<()> {
+        self.stage.run(cx, stage, |pipeline| {
+            if !self.filters.is_empty() {
+                *own(pipeline) = self.filters;
+            }
+        })
+    }
+}
+
+/// The stage `format`: what every stage takes, and which extractor.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  internevo data format --input crawl.warc.gz --output formatted\n  internevo data format --input pages --output formatted --extractor main_content --set pipeline.format.settings.main_content.max_link_share=0.3\n\nExtractors are plugins: `internevo plugins` lists them. OUT holds kept/, rejected/ and report.json."
+)]
+pub struct Format {
+    /// As for every stage
+    #[command(flatten)]
+    pub stage: Stage,
+    /// What finds the text of an HTML page (`pipeline.format.extractor`)
+    #[arg(long, value_name = "NAME")]
+    pub extractor: Option<String>,
 }
 
 /// The stage `dedup`: what every stage takes, and shorter names for its own settings.
@@ -179,11 +267,13 @@ impl DataCommand {
             Self::Inspect(c) => c.run(cx),
             Self::Report(c) => c.run(cx),
             Self::Review(c) => c.run(cx),
-            Self::Format(c) => c.run(cx, "format", |_| ()),
-            Self::Clean(c) => c.run(cx, "clean", |_| ()),
+            Self::Format(Format { stage, extractor }) => stage.run(cx, "format", |pipeline| {
+                extractor.into_iter().for_each(|name| pipeline.format.extractor = name);
+            }),
+            Self::Clean(c) => c.run(cx, "clean", |pipeline| &mut pipeline.clean),
             Self::Dedup(c) => c.run(cx),
-            Self::Safe(c) => c.run(cx, "safe", |_| ()),
-            Self::Quality(c) => c.run(cx, "quality", |_| ()),
+            Self::Safe(c) => c.run(cx, "safe", |pipeline| &mut pipeline.safe),
+            Self::Quality(c) => c.run(cx, "quality", |pipeline| &mut pipeline.quality),
             Self::Code(c) => c.run(cx, "code", |_| ()),
             Self::Lm(c) => c.run(cx),
             Self::Classifier(c) => c.run(cx),
@@ -238,20 +328,12 @@ fn demand_input(input: &Path) -> anyhow::Result<()> {
 
 impl Stage {
     fn run(self, cx: &Context, stage: &str, adjust: impl FnOnce(&mut PipelineConfig)) -> anyhow::Result<()> {
-        let mut config = self.config.load()?.config;
+        let mut config = self.args.config.load()?.config;
         adjust(&mut config.pipeline);
-        demand_input(&self.input)?;
+        let models = self.output.join(corpus::MODELS);
+        let request = self.args.request(stage, self.input, self.output, models, &config.pipeline)?;
         let interrupt = Interrupt::install(&cx.console, HINT);
         let _polling = interrupt.polling();
-        let request = StageRequest {
-            stage,
-            artifacts: self.models.unwrap_or_else(|| self.output.join(corpus::MODELS)),
-            input: self.input,
-            output: self.output,
-            lang: self.lang.as_deref(),
-            threads: self.threads,
-            pipeline: &config.pipeline,
-        };
         let progress = StageProgress::new(&cx.console, &interrupt);
         let report = Phases::new(&cx.console).run(stage, || corpus::run_one(&request, &progress))?;
         let output = request.output.display();

@@ -6,14 +6,15 @@ use clap::{Args, Subcommand};
 use internevo_core::storage::AtomicFile;
 use internevo_data::{
     Document,
-    classifier::{ClassifierSettings, Evaluation, TextClassifier, read_labelled},
+    classifier::{ClassifierContext, ClassifierSettings, Evaluation, TextClassifier, evaluate, load, read_labelled},
+    plugin::Plugin as _,
     quality::{QualitySettings, contrast_examples},
 };
 use serde_json::json;
 
-use crate::{context::Context, corpus::texts, error::OrUser as _, terminal};
+use crate::{config_args, context::Context, corpus::texts, error::OrUser as _, terminal, user_bail};
 
-/// Text classifiers, which filters such as `fluency` and `advertisement` ask.
+/// Text classifiers, which filters such as `fluency`, `toxicity` and `classifier` ask.
 #[derive(Debug, Subcommand)]
 pub enum ClassifierCommand {
     /// Make labelled examples of fluent and of corrupted text from documents
@@ -87,12 +88,18 @@ pub struct ClassifierFlags {
 /// Measures a classifier.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example:\n  internevo data classifier evaluate --model models/advertisement.classifier --input held-out.jsonl"
+    after_help = "Examples:\n  internevo data classifier evaluate --model models/advertisement.classifier --input held-out.jsonl\n  internevo data classifier evaluate --classifier fasttext --model hq.bin --input held-out.jsonl"
 )]
 pub struct ClassifierEvaluate {
-    /// The classifier
-    #[arg(long, value_name = "FILE")]
-    pub model: PathBuf,
+    /// File of the model
+    #[arg(long, value_name = "FILE", required_unless_present = "classifier")]
+    pub model: Option<PathBuf>,
+    /// Kind of classifier: linear, fasttext, onnx (feature), or one of another crate
+    #[arg(long, default_value = TextClassifier::NAME, value_name = "NAME")]
+    pub classifier: String,
+    /// A setting of the classifier, as a line of TOML
+    #[arg(long, value_name = "KEY = VALUE")]
+    pub setting: Vec<String>,
     /// JSONL(.gz/.zst) documents with a label, or folders of them
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     pub input: Vec<PathBuf>,
@@ -164,9 +171,14 @@ impl ClassifierTrain {
 
 impl ClassifierEvaluate {
     fn run(self, cx: &Context) -> anyhow::Result<()> {
-        let classifier = TextClassifier::load(&self.model).or_user()?;
+        let settings = config_args::settings("--setting", &self.setting)?;
+        let model = self.model.unwrap_or_default();
+        let classifier = load(&self.classifier, &settings, &ClassifierContext { model: &model }).or_user()?;
         let documents = read_labelled(&texts::files(&self.input)?, &self.field).or_user()?;
-        let evaluation = classifier.evaluate(&documents.iter().collect::<Vec<_>>());
+        let evaluation = evaluate(&*classifier, &documents.iter().collect::<Vec<_>>());
+        if let Some(reason) = classifier.failure() {
+            user_bail!("{}: {reason}", self.classifier);
+        }
         cx.emit(&evaluation, || table(&evaluation))
     }
 }

@@ -9,12 +9,12 @@ use internevo_data::{
         Borderline, BorderlineSettings, Keeps, Target, ThresholdPoint, ThresholdReport, ThresholdSettings,
         choose_threshold, read_labelled_values,
     },
-    stage::{self, StageRequest},
+    stage,
 };
 use serde_json::json;
 
+use super::data::StageArgs;
 use crate::{
-    config_args::ConfigArgs,
     context::Context,
     corpus::{MODELS, StageProgress, texts},
     error::OrUser as _,
@@ -42,18 +42,9 @@ pub struct Score {
     /// Filters to ask, instead of `pipeline.quality`
     #[arg(long = "filter", value_name = "NAME")]
     pub filters: Vec<String>,
-    /// Language of all documents, instead of looking at each
-    #[arg(long, value_name = "CODE")]
-    pub lang: Option<String>,
-    /// CPU threads; 0 = all
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub threads: usize,
-    /// Folder of trained filters; default `models` beside OUTPUT
-    #[arg(long, value_name = "DIR")]
-    pub models: Option<PathBuf>,
-    /// Settings of the filters (`pipeline.filter`)
+    /// As for a stage; the default folder of trained filters is beside OUTPUT
     #[command(flatten)]
-    pub config: ConfigArgs,
+    pub args: StageArgs,
 }
 
 /// Draws documents near a threshold.
@@ -128,24 +119,14 @@ pub enum Side {
 
 impl Score {
     pub(super) fn run(self, cx: &Context) -> anyhow::Result<()> {
-        let mut config = self.config.load()?.config;
+        let mut config = self.args.config.load()?.config;
         if !self.filters.is_empty() {
             config.pipeline.quality = self.filters;
         }
-        if !self.input.exists() {
-            user_bail!("--input {} does not exist", self.input.display());
-        }
+        let (output, models) = (self.output.clone(), self.output.with_file_name(MODELS));
+        let request = self.args.request("quality", self.input, output, models, &config.pipeline)?;
         let interrupt = Interrupt::install(&cx.console, HINT);
         let _polling = interrupt.polling();
-        let request = StageRequest {
-            stage: "quality",
-            artifacts: self.models.unwrap_or_else(|| self.output.with_file_name(MODELS)),
-            input: self.input,
-            output: self.output.clone(),
-            lang: self.lang.as_deref(),
-            threads: self.threads,
-            pipeline: &config.pipeline,
-        };
         let report = stage::measure(&request, &self.output, &StageProgress::new(&cx.console, &interrupt)).or_user()?;
         cx.emit(&json!({ "output": self.output, "report": report }), || {
             let head = ["value", "documents", "least", "greatest"].map(str::to_owned);

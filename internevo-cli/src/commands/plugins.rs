@@ -21,7 +21,7 @@ pub fn list() -> Result<Vec<PluginInfo>, PluginError> {
     all.extend(Registry::<internevo_parallel::lr::LrScheduleEntry>::collect()?.list());
     all.extend(Registry::<internevo_parallel::optimizer::OptimizerEntry>::collect()?.list());
     all.extend(Registry::<internevo_parallel::strategy::StrategyEntry>::collect()?.list());
-    all.extend(Registry::<internevo_core::metrics::SinkEntry>::collect()?.list());
+    all.extend(internevo_core::metrics::sinks()?);
     all.sort_by_key(|p| (p.kind, p.name));
     Ok(all)
 }

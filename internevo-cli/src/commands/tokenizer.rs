@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
-use internevo_core::config::TokenizerConfig;
+use internevo_core::config::{HUGGING_FACE, TokenizerConfig};
 use internevo_data::tokenizer::{self, EncodeRequest, Tokenizer, TrainProgress};
 use serde_json::json;
 
-use crate::{context::Context, corpus::texts, error::OrUser as _, terminal, user_bail};
+use crate::{config_args, context::Context, corpus::texts, error::OrUser as _, terminal, user_bail};
 
 /// Trains, applies or undoes a tokenizer.
 #[derive(Debug, Subcommand)]
@@ -47,12 +46,18 @@ pub struct TrainTokenizer {
 /// Turns text into token ids, or documents into a token store.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  internevo tokenizer encode --tokenizer tokenizer.json --text \"pub fn main\"\n  internevo tokenizer encode --tokenizer tokenizer.json --input kept --output tokens --format internevo\n  internevo tokenizer encode --tokenizer tokenizer.json --input kept --output tokens --format jsonl --setting 'compression = \"zst\"'\n\nFormats are token sinks: `internevo plugins` lists them with their settings."
+    after_help = "Examples:\n  internevo tokenizer encode --tokenizer tokenizer.json --text \"pub fn main\"\n  internevo tokenizer encode --tokenizer tokenizer.json --input kept --output tokens --format internevo\n  internevo tokenizer encode --tokenizer tokenizer.json --input kept --output tokens --format jsonl --setting 'compression = \"zst\"'\n\nFormats are token sinks, kinds are tokenizers: `internevo plugins` lists both, with their settings under --json."
 )]
 pub struct Encode {
-    /// A Hugging Face `tokenizer.json`
-    #[arg(long, value_name = "FILE")]
-    pub tokenizer: PathBuf,
+    /// A Hugging Face `tokenizer.json`, or the file of another kind of tokenizer
+    #[arg(long, value_name = "FILE", required_unless_present = "kind")]
+    pub tokenizer: Option<PathBuf>,
+    /// Kind of tokenizer: hugging_face, or one of another crate
+    #[arg(long, default_value = HUGGING_FACE, value_name = "NAME")]
+    pub kind: String,
+    /// A setting of the tokenizer, as a line of TOML
+    #[arg(long, value_name = "KEY = VALUE")]
+    pub tokenizer_setting: Vec<String>,
     /// Print the ids of this text
     #[arg(long, conflicts_with_all = ["input", "output"], required_unless_present = "input")]
     pub text: Option<String>,
@@ -120,10 +125,10 @@ impl TokenizerCommand {
 impl TrainTokenizer {
     fn run(self, cx: &Context) -> anyhow::Result<()> {
         let config = TokenizerConfig {
-            file: String::new(),
             vocab_size: self.vocab_size,
             min_frequency: self.min_frequency,
             max_train_bytes: self.max_bytes,
+            ..TokenizerConfig::default()
         };
         let files = texts::files(&self.input)?;
         let tokenizer = train_on(cx, &files, &config)?;
@@ -166,7 +171,11 @@ pub fn train_on(cx: &Context, files: &[PathBuf], config: &TokenizerConfig) -> an
 
 impl Encode {
     fn run(self, cx: &Context) -> anyhow::Result<()> {
-        let tokenizer = Tokenizer::load(&self.tokenizer).or_user()?;
+        let file = self.tokenizer.as_ref().map_or_else(String::new, |path| path.display().to_string());
+        let own = config_args::settings("--tokenizer-setting", &self.tokenizer_setting)?;
+        let settings = toml::Table::from_iter([(self.kind.clone(), own.into())]);
+        let config = TokenizerConfig { kind: self.kind, file, settings, ..TokenizerConfig::default() };
+        let tokenizer = tokenizer::load(&config).or_user()?;
         let Some(folder) = &self.output else {
             let tokens = tokenizer.encode(self.text.as_deref().unwrap_or_default())?;
             return cx.emit(&json!({ "tokens": tokens }), || {
@@ -175,12 +184,10 @@ impl Encode {
         };
         let files = texts::files(&self.input)?;
         let split = self.split.name();
-        let settings: toml::Table = toml::from_str(&self.setting.join("\n"))
-            .context("--setting is a line of TOML such as `shard_bytes = 1000`")
-            .or_user()?;
+        let settings = config_args::settings("--setting", &self.setting)?;
         let request = EncodeRequest {
             inputs: &files,
-            tokenizer: &tokenizer,
+            tokenizer: &*tokenizer,
             folder,
             sink: &self.format,
             sink_settings: &settings,

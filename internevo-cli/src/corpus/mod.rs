@@ -22,7 +22,7 @@ use std::{
 };
 
 use internevo_core::{
-    config::{Config, CorpusConfig},
+    config::{Config, CorpusConfig, HUGGING_FACE, TokenizerConfig},
     storage,
 };
 use internevo_data::{
@@ -31,7 +31,7 @@ use internevo_data::{
     quality,
     stage::{self, StageReport, StageRequest, run_stage},
     store::TokenStore,
-    tokenizer::{self, EncodeReport, EncodeRequest, Tokenizer},
+    tokenizer::{self, EncodeReport, EncodeRequest, TextEncoder, Tokenizer},
 };
 use serde_json::json;
 
@@ -279,19 +279,19 @@ pub fn run_one(request: &StageRequest<'_>, progress: &StageProgress) -> anyhow::
     Ok(Outcome { reused: report.reused, note, value: report })
 }
 
-/// The tokenizer's file and the key of the part.
+/// The tokenizer, its `tokenizer.json` where it has one, and the key of the part.
 struct MadeTokenizer {
-    path: PathBuf,
+    tokenizer: Box<dyn TextEncoder>,
+    path: Option<PathBuf>,
     key: String,
 }
 
 fn make_tokenizer(cx: &Context, config: &Config, text: &Text, phases: &mut Phases) -> anyhow::Result<MadeTokenizer> {
     phases.run("tokenizer", || {
-        if !config.tokenizer.file.is_empty() {
-            let path = PathBuf::from(&config.tokenizer.file);
-            let size = Tokenizer::load(&path).or_user()?.vocab_size();
-            let key = blake3::hash(&storage::read(&path)?).to_hex().to_string();
-            return Ok(Outcome::reused(MadeTokenizer { path, key }, format!("{size} tokens, given")));
+        if let Some((tokenizer, path)) = given_tokenizer(&config.tokenizer)? {
+            let note = format!("{} tokens, given", tokenizer.vocab_size());
+            let key = key_of(&tokenizer.fingerprint(), &json!([config.tokenizer.kind, config.tokenizer.settings]));
+            return Ok(Outcome::reused(MadeTokenizer { tokenizer, path, key }, note));
         }
         let before = text.reports.last().map_or(&text.manifest.settings_hash, |r| &r.request);
         let key = key_of(before, &json!(config.tokenizer));
@@ -303,9 +303,20 @@ fn make_tokenizer(cx: &Context, config: &Config, text: &Text, phases: &mut Phase
             train_on(cx, &texts::files(std::slice::from_ref(&text.output))?, &config.tokenizer)?.save(&path)?;
             part.finish()?;
         }
-        let note = format!("{} tokens", Tokenizer::load(&path)?.vocab_size());
-        Ok(Outcome { value: MadeTokenizer { path, key }, reused, note })
+        let tokenizer = Box::new(Tokenizer::load(&path)?);
+        let note = format!("{} tokens", tokenizer.vocab_size());
+        Ok(Outcome { value: MadeTokenizer { tokenizer, path: Some(path), key }, reused, note })
     })
+}
+
+/// The tokenizer that the configuration names, with its `tokenizer.json` if it is one; `None` where one is to be trained.
+fn given_tokenizer(config: &TokenizerConfig) -> anyhow::Result<Option<(Box<dyn TextEncoder>, Option<PathBuf>)>> {
+    let is_own = config.kind == HUGGING_FACE;
+    if is_own && config.file.is_empty() {
+        return Ok(None);
+    }
+    let path = is_own.then(|| PathBuf::from(&config.file));
+    Ok(Some((tokenizer::load(config).or_user()?, path)))
 }
 
 fn encode(
@@ -317,14 +328,13 @@ fn encode(
 ) -> anyhow::Result<Prepared> {
     let before = text.reports.last().map_or(&text.manifest.settings_hash, |r| &r.request);
     let key = key_of(before, &json!([tokenizer.key, config.corpus.valid_fraction]));
-    let loaded = Tokenizer::load(&tokenizer.path)?;
     let files = ["train.bin", "train.idx", "valid.bin", "valid.idx", "train.stats.json", "valid.stats.json"];
     let part = Part::new(&text.folder, "encode", files.map(|f| text.folder.join(f)).to_vec(), &key);
     let (train, valid) = phases.run("encode", || {
         let reused = part.is_done();
         if !reused {
             part.begin()?;
-            encode_splits(cx, config, text, &loaded)?;
+            encode_splits(cx, config, text, &*tokenizer.tokenizer)?;
             part.finish()?;
         }
         let open = |split: &str| {
@@ -345,8 +355,8 @@ fn encode(
     })?;
     Ok(Prepared {
         valid: valid.map(Arc::new),
-        tokenizer: Some(tokenizer.path.clone()),
-        vocab_size: loaded.vocab_size(),
+        tokenizer: tokenizer.path.clone(),
+        vocab_size: tokenizer.tokenizer.vocab_size(),
         identity: train.fingerprint().hash,
         train: Arc::new(train),
         funnel: text.reports.iter().map(funnel_stage).collect(),
@@ -355,7 +365,12 @@ fn encode(
     })
 }
 
-fn encode_splits(cx: &Context, config: &Config, text: &Text, tokenizer: &Tokenizer) -> anyhow::Result<EncodeReport> {
+fn encode_splits(
+    cx: &Context,
+    config: &Config,
+    text: &Text,
+    tokenizer: &dyn TextEncoder,
+) -> anyhow::Result<EncodeReport> {
     let inputs = texts::files(std::slice::from_ref(&text.output))?;
     let package = |document: &Document| document.field("package").unwrap_or(&document.id).to_owned();
     let packages = tokenizer::text_bytes_by(&inputs, &package).or_user()?;
@@ -381,9 +396,9 @@ fn own_stores(config: &Config, phases: &mut Phases) -> anyhow::Result<Prepared> 
             "" => None,
             folder => Some(Arc::new(TokenStore::open_folder(folder, "valid").or_user()?)),
         };
-        let tokenizer = Some(PathBuf::from(&config.tokenizer.file)).filter(|p| !p.as_os_str().is_empty());
-        let vocab_size = match &tokenizer {
-            Some(path) => Tokenizer::load(path).or_user()?.vocab_size(),
+        let given = given_tokenizer(&config.tokenizer)?;
+        let vocab_size = match &given {
+            Some((tokenizer, _)) => tokenizer.vocab_size(),
             None if config.model.vocab_size > 0 => config.model.vocab_size,
             None => user_bail!(
                 "data.train_folder needs tokenizer.file or model.vocab_size: the number of tokens is not known"
@@ -394,7 +409,7 @@ fn own_stores(config: &Config, phases: &mut Phases) -> anyhow::Result<Prepared> 
             identity: train.fingerprint().hash,
             train: Arc::new(train),
             valid,
-            tokenizer,
+            tokenizer: given.and_then(|(_, path)| path),
             vocab_size,
             funnel: Vec::new(),
             sources: BTreeMap::new(),

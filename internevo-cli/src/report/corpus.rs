@@ -96,7 +96,7 @@ fn sources(sections: &[StageSection]) -> String {
     }
     out.push_str("</table>");
     if names.len() > SOURCES {
-        let _ = write!(out, "<p>and {} smaller sources</p>", names.len() - SOURCES);
+        out.push_str(&note(&format!("and {} smaller sources", names.len() - SOURCES)));
     }
     out + "</section>"
 }
@@ -108,24 +108,37 @@ fn stage(section: &StageSection) -> String {
     reasons.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
     if !reasons.is_empty() {
         out.push_str(&head(&["rejected because", "documents", "share of all"]));
-        for (reason, documents) in reasons.into_iter().take(REASONS) {
-            let share = 100.0 * *documents as f64 / report.documents_in.max(1) as f64;
-            out.push_str(&row(&[reason.clone(), documents.to_string(), format!("{share:.2} %")]));
+        for (reason, documents) in reasons.iter().take(REASONS) {
+            let share = 100.0 * **documents as f64 / report.documents_in.max(1) as f64;
+            out.push_str(&row(&[(*reason).clone(), documents.to_string(), format!("{share:.2} %")]));
         }
         out.push_str("</table>");
+        if let Some(rest) = reasons.get(REASONS..).filter(|rest| !rest.is_empty()) {
+            let documents: u64 = rest.iter().map(|(_, documents)| **documents).sum();
+            out.push_str(&note(&format!("and {} rarer reasons with {documents} documents", rest.len())));
+        }
     }
-    if !section.borderline.rules.is_empty() {
+    let rules = &section.borderline.rules;
+    if rules.iter().any(measures) {
         out.push_str(concat!(
             r#"<div class="legend"><span><i class="kept"></i>kept</span><span><i class="lost"></i>rejected</span>"#,
-            r#"<span><i class="threshold"></i>threshold</span></div><div class="grid2">"#
+            r#"<span><i class="threshold"></i>threshold</span></div>"#
         ));
-        section.borderline.rules.iter().for_each(|view| out.push_str(&rule(view)));
+    }
+    if !rules.is_empty() {
+        out.push_str(r#"<div class="grid2">"#);
+        rules.iter().for_each(|view| out.push_str(&rule(view)));
         out.push_str("</div>");
     }
     if let Some(found) = &section.view.duplicates {
         out.push_str(&duplicates(found));
     }
     out + "</section>"
+}
+
+/// Is it a rule with a threshold? Broken lines and equal copies have nothing to measure.
+fn measures(view: &RuleView) -> bool {
+    view.threshold.is_some() || view.is_minimum.is_some()
 }
 
 fn rule(view: &RuleView) -> String {
@@ -143,7 +156,7 @@ fn rule(view: &RuleView) -> String {
         (None, None) => String::new(),
     };
     let title = format!("{} ({} rejected{limit})", view.reason, view.rejected);
-    let mut body = histogram(&view.reason, &bins);
+    let mut body = if measures(view) { histogram(&view.reason, &bins) } else { String::new() };
     for (name, samples) in [("just rejected", &view.just_rejected), ("just kept", &view.just_kept)] {
         if !samples.is_empty() {
             let _ = write!(body, "<details><summary>{name}</summary>");
@@ -157,7 +170,8 @@ fn rule(view: &RuleView) -> String {
 fn document_box(sample: &Sample) -> String {
     let about = [short(sample.value), sample.id.clone(), sample.lang.clone(), sample.source.clone()];
     let about: Vec<&str> = about.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
-    format!("<h4>{}</h4><pre>{}</pre>", escape(&about.join(" · ")), escape(&sample.excerpt))
+    let text = if sample.excerpt.trim().is_empty() { "(no text)" } else { &sample.excerpt };
+    format!("<h4>{}</h4><pre>{}</pre>", escape(&about.join(" · ")), escape(text))
 }
 
 fn duplicates(found: &DuplicateReport) -> String {
@@ -173,10 +187,12 @@ fn duplicates(found: &DuplicateReport) -> String {
         [found.exact_groups, found.near_clusters, found.candidate_pairs, found.verified_pairs, found.repeated_parts];
     out.push_str(&row(&counts.map(|count| count.to_string())));
     out.push_str("</table>");
-    if !found.largest.is_empty() {
+    // Of pairs there are many, and their number is above.
+    let mut clusters = found.largest.iter().filter(|cluster| cluster.removed > 1).peekable();
+    if clusters.peek().is_some() {
         out.push_str("<h3>Largest clusters</h3>");
-        out.push_str(&head(&["kept", "copies removed", "among them"]));
-        for cluster in &found.largest {
+        out.push_str(&table("", &["kept", "copies removed", "among them"]));
+        for cluster in clusters {
             out.push_str(&row(&[cluster.kept.clone(), cluster.removed.to_string(), cluster.examples.join(", ")]));
         }
         out.push_str("</table>");
@@ -184,10 +200,20 @@ fn duplicates(found: &DuplicateReport) -> String {
     out
 }
 
-/// The beginning of a table.
+/// The beginning of a table of numbers, whose first column names them.
 fn head(titles: &[&str]) -> String {
+    table(r#" class="numbers""#, titles)
+}
+
+/// The beginning of a table with these attributes.
+fn table(attributes: &str, titles: &[&str]) -> String {
     let cells: String = titles.iter().map(|title| format!("<th>{}</th>", escape(title))).collect();
-    format!("<table><tr>{cells}</tr>")
+    format!("<table{attributes}><tr>{cells}</tr>")
+}
+
+/// What a table leaves out.
+fn note(text: &str) -> String {
+    format!(r#"<p class="note">{}</p>"#, escape(text))
 }
 
 fn row(cells: &[String]) -> String {

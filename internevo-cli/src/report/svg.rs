@@ -102,7 +102,8 @@ pub fn funnel(bars: &[Bar]) -> String {
     let widest = bars.iter().map(|b| b.total).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
     let scale = (WIDTH - LABEL - NOTE) / widest;
     let height = ROW * bars.len() as f64 + 6.0;
-    let mut out = format!(r#"<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="corpus funnel">"#);
+    let mut out =
+        format!(r#"<svg class="funnel" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="corpus funnel">"#);
     for (i, bar) in bars.iter().enumerate() {
         let y = ROW * i as f64 + 6.0;
         let _ = write!(
@@ -152,7 +153,8 @@ pub fn histogram(label: &str, bins: &Bins<'_>) -> String {
     let tallest = totals().fold(1.0, f64::max).sqrt();
     let scale = (HEIGHT - TOP - BOTTOM) / tallest;
     let floor = HEIGHT - BOTTOM;
-    let mut out = format!(r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}">"#, escape(label));
+    let mut out =
+        format!(r#"<svg class="histogram" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}">"#, escape(label));
     for (bin, (total, kept)) in totals().zip(bins.kept).enumerate() {
         let (x, height) = (RIGHT + bin as f64 * width, total.sqrt() * scale);
         let solid = if total > 0.0 { height * *kept as f64 / total } else { 0.0 };

@@ -22,7 +22,17 @@ fn plugins_have_exactly_the_promised_keys() {
     let kinds: std::collections::BTreeSet<&str> = plugins.iter().filter_map(|p| p["kind"].as_str()).collect();
     assert_eq!(
         kinds.into_iter().collect::<Vec<_>>(),
-        ["filter", "lr_schedule", "optimizer", "sink", "strategy", "token_sink"]
+        [
+            "classifier",
+            "extractor",
+            "filter",
+            "lr_schedule",
+            "optimizer",
+            "sink",
+            "strategy",
+            "token_sink",
+            "tokenizer"
+        ]
     );
 }
 

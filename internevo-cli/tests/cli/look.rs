@@ -67,7 +67,7 @@ fn the_page_shows_thresholds_with_the_documents_on_both_sides_and_needs_nothing_
     for part in ["class=\"threshold\"", "at least 30", "w29", "w30", "odd &lt;b&gt;", "after clean", "even"] {
         assert!(html.contains(part), "{part} is not in the page");
     }
-    for outside in ["http://", "https://", "src=", "@import", "<script"] {
+    for outside in ["http://", "https://", "src=", "href=", "@import", "url(", "<script", "<link", "onload"] {
         assert!(!html.contains(outside), "{outside} would load something");
     }
     assert!(!html.contains("NaN"));

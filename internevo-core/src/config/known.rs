@@ -14,8 +14,14 @@ use super::{
 use crate::plugin::nearest;
 
 /// Tables whose entries are checked by plugins: one table per plugin name.
-const PLUGIN_TABLES: [&[&str]; 4] =
-    [&["pipeline", "filter"], &["pipeline", "dedup", "settings"], &["optimizer", "settings"], &["monitor", "sink"]];
+const PLUGIN_TABLES: [&[&str]; 6] = [
+    &["pipeline", "filter"],
+    &["pipeline", "format", "settings"],
+    &["pipeline", "dedup", "settings"],
+    &["tokenizer", "settings"],
+    &["optimizer", "settings"],
+    &["monitor", "sink"],
+];
 
 /// How many names lead to the table of the plugin that `path` is inside of.
 fn plugin_depth(path: &[String]) -> Option<usize> {

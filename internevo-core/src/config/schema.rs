@@ -150,6 +150,8 @@ pub struct PipelineConfig {
     /// Settings of each filter, by its name.
     #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
     pub filter: toml::Table,
+    /// How files become documents.
+    pub format: FormatConfig,
     /// Near-duplicate removal.
     pub dedup: DedupConfig,
     /// Other filters or other settings for some documents: `[[pipeline.strategy]]`. The first that fits a document decides.
@@ -227,9 +229,27 @@ impl Default for PipelineConfig {
             safe: names(&["blocked_words", "blocked_urls"]),
             quality: names(&["quality_classifier"]),
             filter: toml::Table::new(),
+            format: FormatConfig::default(),
             dedup: DedupConfig::default(),
             strategy: Vec::new(),
         }
+    }
+}
+
+/// The stage `format`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct FormatConfig {
+    /// What finds the text of an HTML page: `main_content`, or an extractor of another crate.
+    pub extractor: String,
+    /// Settings of each extractor, by its name.
+    #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
+    pub settings: toml::Table,
+}
+
+impl Default for FormatConfig {
+    fn default() -> Self {
+        Self { extractor: "main_content".into(), settings: toml::Table::new() }
     }
 }
 
@@ -283,11 +303,13 @@ impl Default for DedupConfig {
     }
 }
 
-/// Byte-level BPE.
+/// The tokenizer: by default a byte-level BPE that is trained on the corpus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TokenizerConfig {
-    /// An existing `tokenizer.json` to use. Empty: train one on the corpus.
+    /// What turns text into tokens: `hugging_face` (a `tokenizer.json`), or a tokenizer of another crate, which is not trained here.
+    pub kind: String,
+    /// An existing tokenizer's file to use. Empty: train a `tokenizer.json` on the corpus.
     pub file: String,
     /// Size of the trained vocabulary, special tokens included.
     pub vocab_size: usize,
@@ -295,11 +317,24 @@ pub struct TokenizerConfig {
     pub min_frequency: u64,
     /// Cap on the text the tokenizer is trained on, bytes. 0: no cap.
     pub max_train_bytes: u64,
+    /// Settings of each tokenizer of another crate, by its name.
+    #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
+    pub settings: toml::Table,
 }
+
+/// The kind of tokenizer that is trained here.
+pub const HUGGING_FACE: &str = "hugging_face";
 
 impl Default for TokenizerConfig {
     fn default() -> Self {
-        Self { file: String::new(), vocab_size: 4096, min_frequency: 2, max_train_bytes: 0 }
+        Self {
+            kind: HUGGING_FACE.into(),
+            file: String::new(),
+            vocab_size: 4096,
+            min_frequency: 2,
+            max_train_bytes: 0,
+            settings: toml::Table::new(),
+        }
     }
 }
 

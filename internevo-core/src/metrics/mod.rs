@@ -9,5 +9,5 @@ mod tensorboard;
 
 pub use jsonl::{Jsonl, JsonlConfig, read_jsonl};
 pub use record::StepRecord;
-pub use sink::{MetricSink, SinkContext, SinkEntry, SinkPlugin};
+pub use sink::{MetricSink, SinkContext, SinkEntry, SinkPlugin, sinks};
 pub use tensorboard::{TensorBoard, TensorBoardConfig};

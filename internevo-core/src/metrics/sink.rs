@@ -1,7 +1,7 @@
 //! What a metric sink is, and how one is registered. Not here: the sinks themselves.
 
 use super::StepRecord;
-use crate::plugin::{self, Descriptor, Entry, Plugin, PluginError};
+use crate::plugin::{Plugin, PluginError};
 
 /// Receives every step's record on the logging rank.
 pub trait MetricSink: Send {
@@ -36,46 +36,17 @@ pub trait SinkPlugin: Plugin {
     fn build(config: Self::Config, cx: &SinkContext<'_>) -> Result<Box<dyn MetricSink>, PluginError>;
 }
 
-/// A registered sink.
-pub struct SinkEntry {
-    descriptor: Descriptor,
-    build: BuildSink,
+crate::plugin_kind! {
+    /// A registered sink.
+    pub struct SinkEntry("sink"): SinkPlugin::build(&SinkContext<'_>) -> Result<Box<dyn MetricSink>, PluginError>;
+    /// All sinks linked into this binary, by name.
+    pub fn sinks;
 }
-
-type BuildSink = fn(&toml::Table, &SinkContext<'_>) -> Result<Box<dyn MetricSink>, PluginError>;
-
-impl SinkEntry {
-    /// The entry of plugin `P`; used by [`register_sink!`](crate::register_sink).
-    pub const fn of<P: SinkPlugin>(origin: plugin::Origin) -> Self {
-        Self { descriptor: Descriptor::of::<P>(Self::KIND, origin), build: build_erased::<P> }
-    }
-
-    /// Builds the sink from its table.
-    ///
-    /// # Errors
-    /// A table that does not fit, or files that cannot be opened.
-    pub fn build(&self, table: &toml::Table, cx: &SinkContext<'_>) -> Result<Box<dyn MetricSink>, PluginError> {
-        (self.build)(table, cx)
-    }
-}
-
-fn build_erased<P: SinkPlugin>(table: &toml::Table, cx: &SinkContext<'_>) -> Result<Box<dyn MetricSink>, PluginError> {
-    P::build(plugin::parse_config::<P>(table)?, cx)
-}
-
-impl Entry for SinkEntry {
-    const KIND: &'static str = "sink";
-    fn descriptor(&self) -> &Descriptor {
-        &self.descriptor
-    }
-}
-
-inventory::collect!(SinkEntry);
 
 /// Registers a [`SinkPlugin`].
 #[macro_export]
 macro_rules! register_sink {
     ($plugin:ty) => {
-        $crate::plugin::__inventory::submit! { $crate::metrics::SinkEntry::of::<$plugin>($crate::origin!()) }
+        $crate::submit_plugin!($crate::metrics::SinkEntry, $plugin);
     };
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Labelled, TextClassifier};
+use super::{Classifier, Labelled};
 
 /// Steps of the table of thresholds.
 const THRESHOLDS: usize = 20;
@@ -55,7 +55,8 @@ pub struct ThresholdRow {
     pub f1: f64,
 }
 
-pub(super) fn evaluate(classifier: &TextClassifier, documents: &[&Labelled]) -> Evaluation {
+/// Measures a classifier on labelled documents. Labels that it does not know count as wrong.
+pub fn evaluate(classifier: &dyn Classifier, documents: &[&Labelled]) -> Evaluation {
     let judged: Vec<(Vec<f64>, &str)> = documents
         .par_iter()
         .filter_map(|document| Some((classifier.probabilities(&document.text)?, document.label.as_str())))
@@ -75,7 +76,7 @@ pub(super) fn evaluate(classifier: &TextClassifier, documents: &[&Labelled]) -> 
     }
     for (at, label) in classifier.labels().iter().enumerate() {
         let scored: Vec<(f64, bool)> = judged.iter().map(|(p, own)| (p[at], own == label)).collect();
-        evaluation.classes.insert(label.clone(), ClassEvaluation::of(&scored));
+        evaluation.classes.insert((*label).to_owned(), ClassEvaluation::of(&scored));
     }
     evaluation
 }

@@ -1,8 +1,11 @@
-//! Text classifiers that are trained here: logistic regression over hashed n-grams of words and characters (the idea of fastText,
-//! Joulin et al. 2017), with calibrated probabilities, for any number of classes.
+//! Text classifiers of any kind, by name ([`Classifier`]), the filters that ask them, and the one that is trained here, `linear`:
+//! logistic regression over hashed n-grams of words and characters (the idea of fastText, Joulin et al. 2017), with calibrated
+//! probabilities, for any number of classes.
 //!
 //! | file | holds |
 //! |---|---|
+//! | `plugin.rs` | what a classifier is, and how a crate offers one |
+//! | `filter/` | the filters around one |
 //! | `features.rs` | n-grams of a passage, hashed |
 //! | `linear.rs` | the weights, and how they are fitted |
 //! | `calibrate.rs` | from scores to probabilities (Platt) |
@@ -25,14 +28,16 @@
 //! # Ok::<(), internevo_data::DataError>(())
 //! ```
 //!
-//! Not here: what a score leads to (`safety/`, `quality/`), where examples come from.
+//! Not here: the other classifiers (`fasttext/`, `onnx/`), what is asked of them (`safety/`, `quality/`), where examples come from.
 
 mod calibrate;
 mod evaluate;
 mod features;
 mod file;
+mod filter;
 mod labelled;
 mod linear;
+mod plugin;
 #[cfg(test)]
 mod tests;
 
@@ -42,9 +47,11 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     calibrate::Platt,
-    evaluate::{ClassEvaluation, Evaluation, ThresholdRow, roc_auc},
+    evaluate::{ClassEvaluation, Evaluation, ThresholdRow, evaluate, roc_auc},
+    filter::{Classified, ClassifiedConfig, ClassifierFilter, ClassifierFilterConfig, ClassifierRule, Question},
     labelled::{Labelled, read_labelled},
     linear::LinearModel,
+    plugin::{Classifier, ClassifierContext, ClassifierEntry, ClassifierPlugin, classifiers, load},
 };
 use self::{
     features::{Collector, Extractor},
@@ -154,7 +161,7 @@ impl TextClassifier {
         };
         classifier.fit(&of(Side::Train).collect::<Vec<_>>());
         classifier.calibrate(&of(Side::Calibrate).collect::<Vec<_>>());
-        classifier.evaluation = classifier.evaluate(&of(Side::Test).collect::<Vec<_>>());
+        classifier.evaluation = evaluate(&classifier, &of(Side::Test).collect::<Vec<_>>());
         Ok(classifier)
     }
 
@@ -190,11 +197,6 @@ impl TextClassifier {
                 all.iter().map(|p| p / sum).collect()
             }
         })
-    }
-
-    /// Measures the classifier on labelled documents. Labels that it does not know count as wrong.
-    pub fn evaluate(&self, documents: &[&Labelled]) -> Evaluation {
-        evaluate::evaluate(self, documents)
     }
 
     /// Mean of the passages' scores, weighted by their tokens, one for each output.

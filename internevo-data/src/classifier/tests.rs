@@ -40,7 +40,7 @@ fn small() -> ClassifierSettings {
 fn two_classes_are_told_apart_as_well_as_can_be_and_probabilities_are_calibrated() {
     let classifier = TextClassifier::train(two(1, 1500), &small()).expect("trained");
     let fresh = two(2, 1000);
-    let measured = classifier.evaluate(&fresh.iter().collect::<Vec<_>>());
+    let measured = super::evaluate(&classifier, &fresh.iter().collect::<Vec<_>>());
     // No classifier beats the likelihood ratio of the words, which here is a power of the difference of their numbers.
     let among = |text: &str, words: [&str; 6]| text.split(' ').filter(|word| words.contains(word)).count() as f64;
     let best: Vec<(f64, bool)> =
@@ -69,7 +69,7 @@ fn three_classes_have_probabilities_that_add_up_to_one() {
     let fresh = documents(2, 300, &classes);
     let probabilities = classifier.probabilities(&fresh[0].text).expect("words");
     assert!((probabilities.iter().sum::<f64>() - 1.0).abs() < 1e-12 && probabilities[0] > 0.4, "{probabilities:?}");
-    let measured = classifier.evaluate(&fresh.iter().collect::<Vec<_>>());
+    let measured = super::evaluate(&classifier, &fresh.iter().collect::<Vec<_>>());
     assert!(measured.accuracy > 0.8, "{measured:?}");
     assert_eq!(classifier.probabilities(" \n"), None);
 }

@@ -42,7 +42,10 @@ mod union_find;
 
 use std::path::{Path, PathBuf};
 
-use internevo_core::config::DedupConfig;
+use internevo_core::{
+    config::DedupConfig,
+    plugin::{Entry as _, settings_of},
+};
 
 pub use self::{
     catalog::{BitSet, Catalog, Facts, KeepRule, Rank},
@@ -90,7 +93,8 @@ pub fn run(
             return stream::run(inputs, writer, output, &settings, &mut method, progress);
         }
         Method::Plugin(plugin) => {
-            let mut method = plugin.build(&config.settings, &cx)?;
+            let own = settings_of(&config.settings, plugin.descriptor().name)?;
+            let mut method = plugin.build(&own, &cx)?;
             return stream::run(inputs, writer, output, &settings, &mut *method, progress);
         }
         Method::MinHash | Method::Exact => {}

@@ -222,7 +222,7 @@ impl<'a> Run<'a> {
                 fates[task].iter().try_for_each(|fate| self.pass(chunk, fate, passing, &mut passed))?;
                 Ok(passed)
             };
-            chunk.tasks().into_par_iter().map(pass).collect()
+            chunk.tasks(1).into_par_iter().map(pass).collect()
         };
         for_chunks(self.inputs, self.settings.chunk_bytes(), self.progress, pass, |chunk, tasks| {
             writer.begin_part(chunk.part)?;

@@ -1,9 +1,12 @@
 //! Deduplication in one pass over a stream: what such a method is, how a crate offers one by name, and the run over files. The built-in
 //! one is `bloom.rs`.
 
-use std::{borrow::Cow, fmt, path::Path};
+use std::{borrow::Cow, path::Path};
 
-use internevo_core::plugin::{Descriptor, Entry, Origin, Plugin, PluginError, PluginInfo, Registry, parse_config};
+use internevo_core::{
+    plugin::{Plugin, PluginError},
+    plugin_kind,
+};
 use rayon::prelude::*;
 
 use super::{
@@ -52,88 +55,20 @@ pub trait DeduplicatorPlugin: Plugin {
     fn build(config: Self::Config, cx: &DeduplicatorContext) -> Result<Box<dyn StreamDeduplicator>, PluginError>;
 }
 
-/// [`DeduplicatorPlugin::build`] with its settings still a table.
-type BuildDeduplicator = fn(&toml::Table, &DeduplicatorContext) -> Result<Box<dyn StreamDeduplicator>, PluginError>;
-
-/// A registered method.
-pub struct DeduplicatorEntry {
-    descriptor: Descriptor,
-    build: BuildDeduplicator,
+plugin_kind! {
+    /// A registered method.
+    pub struct DeduplicatorEntry("deduplicator"):
+        DeduplicatorPlugin::build(&DeduplicatorContext) -> Result<Box<dyn StreamDeduplicator>, PluginError>;
+    /// All methods of other crates that are linked into this binary, by name.
+    pub fn deduplicators;
 }
-
-impl DeduplicatorEntry {
-    /// The entry of plugin `P`; used by [`register_deduplicator!`](crate::register_deduplicator).
-    pub const fn of<P: DeduplicatorPlugin>(origin: Origin) -> Self {
-        Self { descriptor: Descriptor::of::<P>(Self::KIND, origin), build: build_erased::<P> }
-    }
-
-    /// Builds the method from its table in `settings`.
-    ///
-    /// # Errors
-    /// A table that does not fit, or what [`DeduplicatorPlugin::build`] refuses.
-    pub fn build(
-        &self,
-        settings: &toml::Table,
-        cx: &DeduplicatorContext,
-    ) -> Result<Box<dyn StreamDeduplicator>, PluginError> {
-        let plugin = self.descriptor.name;
-        match settings.get(plugin) {
-            None => (self.build)(&toml::Table::new(), cx),
-            Some(toml::Value::Table(table)) => (self.build)(table, cx),
-            Some(other) => {
-                let reason = format!("expected a table, found {}", other.type_str());
-                Err(PluginError::Config { plugin, key: ".".into(), reason })
-            }
-        }
-    }
-}
-
-fn build_erased<P: DeduplicatorPlugin>(
-    table: &toml::Table,
-    cx: &DeduplicatorContext,
-) -> Result<Box<dyn StreamDeduplicator>, PluginError> {
-    P::build(parse_config::<P>(table)?, cx)
-}
-
-impl Entry for DeduplicatorEntry {
-    const KIND: &'static str = "deduplicator";
-    fn descriptor(&self) -> &Descriptor {
-        &self.descriptor
-    }
-}
-
-impl fmt::Debug for DeduplicatorEntry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.descriptor.fmt(f)
-    }
-}
-
-impl PartialEq for DeduplicatorEntry {
-    fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self, other)
-    }
-}
-
-impl Eq for DeduplicatorEntry {}
-
-crate::filter::__inventory::collect!(DeduplicatorEntry);
 
 /// Registers a [`DeduplicatorPlugin`].
 #[macro_export]
 macro_rules! register_deduplicator {
     ($plugin:ty) => {
-        $crate::filter::__inventory::submit! {
-            $crate::dedup::DeduplicatorEntry::of::<$plugin>($crate::filter::__origin!())
-        }
+        $crate::__submit!($crate::dedup::DeduplicatorEntry, $plugin);
     };
-}
-
-/// All methods of other crates that are linked into this binary, by name.
-///
-/// # Errors
-/// When two share a name.
-pub fn deduplicators() -> Result<Vec<PluginInfo>, PluginError> {
-    Ok(Registry::<DeduplicatorEntry>::collect()?.list())
 }
 
 /// Drops what `method` has seen before.

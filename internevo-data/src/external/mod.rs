@@ -11,12 +11,16 @@
 //!
 //! The program gets one document a line on its standard input, `{"id": …, "text": …}` with all other fields of the document, and
 //! answers each one, in order and before it waits for the next, with one line on its standard output: `{"id": …, "keep": true}` or
-//! `{"id": …, "keep": false, "reason": "too_long", "value": 4711}`. At the end of its input it should end. What it writes to its
-//! standard error is shown when it fails. `examples/external_filter` has a filter in Python.
+//! `{"id": …, "keep": false, "reason": "too_long", "value": 4711}`. It must flush each answer; messages belong on its standard error,
+//! whose end is shown when it fails. At the end of its input it should end. `examples/external_filter` has a filter in Python.
 //!
-//! Every process serves one document at a time, so a run keeps as many of them busy as it has threads. The same document must always
-//! get the same answer: resumed runs and the promise that output does not depend on threads rest on it. A process that ends, does not
-//! answer in time or answers with anything else stops the run with an error that names the command and the document.
+//! A process has up to `window` documents before it at a time: while it judges one, the next ones are on their way and its answers are
+//! read, so that neither side waits for the other. No more than that is ever held of a process, however much or little it says. A run
+//! keeps as many processes busy as it has threads.
+//!
+//! The same document must always get the same answer: resumed runs and the promise that output does not depend on threads rest on it.
+//! A process that ends, does not answer in time or answers with anything else stops the run with an error that names the command and
+//! the first document without an answer.
 //!
 //! | file | holds |
 //! |---|---|
@@ -33,8 +37,8 @@ use internevo_core::plugin::{Plugin, PluginError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::pool::Pool;
-use crate::{Features, Filter, FilterContext, FilterPlugin, Verdict, register_filter};
+use self::{pool::Pool, worker::Talk};
+use crate::{Document, Features, Filter, FilterContext, FilterPlugin, Verdict, register_filter};
 
 /// Settings of `external`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -44,13 +48,15 @@ pub struct ExternalConfig {
     pub command: Vec<String>,
     /// Most processes; 0: one for each thread.
     pub workers: usize,
-    /// Longest time for one document, seconds; the first one of a process includes its start.
+    /// Longest time between two answers, seconds; the first one of a process includes its start.
     pub timeout_seconds: f64,
+    /// Documents that a process has before it at a time, at most.
+    pub window: usize,
 }
 
 impl Default for ExternalConfig {
     fn default() -> Self {
-        Self { command: Vec::new(), workers: 0, timeout_seconds: 60.0 }
+        Self { command: Vec::new(), workers: 0, timeout_seconds: 60.0, window: 32 }
     }
 }
 
@@ -58,6 +64,7 @@ impl Default for ExternalConfig {
 pub struct External {
     pool: Pool,
     fingerprint: String,
+    window: usize,
 }
 
 impl Plugin for External {
@@ -68,18 +75,20 @@ impl Plugin for External {
 
 impl FilterPlugin for External {
     fn build(config: ExternalConfig, _: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError> {
-        let refused = |reason: String| PluginError::Build { plugin: Self::NAME, reason };
         if config.command.is_empty() {
-            return Err(refused(
-                "command is empty: name a program, for example `[\"python3\", \"my_filter.py\"]`".into(),
+            return Err(Self::refused(
+                "command is empty: name a program, for example `[\"python3\", \"my_filter.py\"]`",
             ));
         }
         let timeout = Duration::try_from_secs_f64(config.timeout_seconds).ok().filter(|timeout| !timeout.is_zero());
-        let timeout = timeout.ok_or_else(|| refused(format!("timeout_seconds is {}", config.timeout_seconds)))?;
-        let fingerprint = fingerprint(&config.command);
+        let timeout = timeout.ok_or_else(|| Self::refused(format!("timeout_seconds is {}", config.timeout_seconds)))?;
+        if config.window == 0 {
+            return Err(Self::refused("window is 0: a process needs a document to judge"));
+        }
+        let (fingerprint, window) = (fingerprint(&config.command), config.window);
         // The first process starts now: a program that cannot be started is a mistake in the configuration.
-        let pool = Pool::start(config.command, config.workers, timeout).map_err(refused)?;
-        Ok(Box::new(Self { pool, fingerprint }))
+        let pool = Pool::start(config.command, config.workers, Talk { window, timeout }).map_err(Self::refused)?;
+        Ok(Box::new(Self { pool, fingerprint, window }))
     }
 }
 
@@ -95,13 +104,18 @@ fn fingerprint(command: &[String]) -> String {
 }
 
 impl Filter for External {
-    fn name(&self) -> &str {
-        Self::NAME
+    fn judge(&self, document: &Features<'_>) -> Verdict {
+        self.judge_all(&[document]).remove(0)
     }
 
     /// Once the program has failed, nothing is judged any more: [`Filter::failure`] stops the run.
-    fn judge(&self, document: &Features<'_>) -> Verdict {
-        self.pool.judge(document.document()).unwrap_or(Verdict::Keep)
+    fn judge_all(&self, documents: &[&Features<'_>]) -> Vec<Verdict> {
+        let documents: Vec<&Document> = documents.iter().map(|document| document.document()).collect();
+        self.pool.judge_all(&documents).unwrap_or_else(|| vec![Verdict::Keep; documents.len()])
+    }
+
+    fn window(&self) -> usize {
+        self.window
     }
 
     fn fingerprint(&self) -> String {

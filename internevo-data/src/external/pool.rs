@@ -1,11 +1,8 @@
-//! The processes of a filter: one is taken for each document, a new one is started while there are fewer than allowed.
+//! The processes of a filter: one is taken for each batch of documents, a new one is started while there are fewer than allowed.
 
-use std::{
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::worker::Worker;
+use super::worker::{Talk, Worker};
 use crate::{Document, Verdict};
 
 /// Processes that run the same command.
@@ -13,7 +10,7 @@ pub(super) struct Pool {
     command: Vec<String>,
     /// Most processes; 0: one for each thread.
     limit: usize,
-    timeout: Duration,
+    talk: Talk,
     state: Mutex<State>,
     /// A process came back, or all have failed.
     changed: Condvar,
@@ -28,23 +25,23 @@ struct State {
 
 impl Pool {
     /// Starts the first process. The error names the command.
-    pub fn start(command: Vec<String>, limit: usize, timeout: Duration) -> Result<Self, String> {
-        let first = Worker::start(&command)?;
+    pub fn start(command: Vec<String>, limit: usize, talk: Talk) -> Result<Self, String> {
+        let first = Worker::start(&command, talk)?;
         let state = Mutex::new(State { idle: vec![first], started: 1, failure: None });
-        Ok(Self { command, limit, timeout, state, changed: Condvar::new() })
+        Ok(Self { command, limit, talk, state, changed: Condvar::new() })
     }
 
-    /// The verdict on a document; `None` after the first failure of any process.
-    pub fn judge(&self, document: &Document) -> Option<Verdict> {
+    /// The verdicts on documents; `None` after the first failure of any process.
+    pub fn judge_all(&self, documents: &[&Document]) -> Option<Vec<Verdict>> {
         let mut worker = self.take()?;
-        match worker.judge(document, self.timeout) {
-            Ok(verdict) => {
+        match worker.judge_all(documents) {
+            Ok(verdicts) => {
                 self.state().idle.push(worker);
                 self.changed.notify_one();
-                Some(verdict)
+                Some(verdicts)
             }
-            Err(reason) => {
-                self.fail(format!("`{}`, asked about document `{}`: {reason}", self.command.join(" "), document.id));
+            Err((id, reason)) => {
+                self.fail(format!("`{}`, asked about document `{id}`: {reason}", self.command.join(" ")));
                 None
             }
         }
@@ -68,7 +65,7 @@ impl Pool {
             if state.started < limit {
                 state.started += 1;
                 drop(state);
-                return Worker::start(&self.command).map_err(|reason| self.fail(reason)).ok();
+                return Worker::start(&self.command, self.talk).map_err(|reason| self.fail(reason)).ok();
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

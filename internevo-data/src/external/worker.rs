@@ -1,11 +1,12 @@
-//! One process of an external filter. A thread of its own talks with it, so that whoever waits can give up.
+//! One process of an external filter. One thread writes to it and one reads from it, so that neither side's full pipe stops the other,
+//! and whoever waits can give up.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -37,11 +38,22 @@ struct Answer {
     value: f64,
 }
 
+/// How a process is talked with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Talk {
+    /// Most documents without an answer.
+    pub window: usize,
+    /// Longest time between two answers.
+    pub timeout: Duration,
+}
+
 /// A running process.
 pub(super) struct Worker {
     child: Child,
+    talk: Talk,
     /// Lines to judge; `None` once there are no more.
     questions: Option<Sender<Vec<u8>>>,
+    /// What the process says, line by line; as many lines as may be without a reader.
     answers: Receiver<io::Result<Vec<u8>>>,
     complaints: Complaints,
 }
@@ -53,7 +65,7 @@ struct Complaints {
 }
 
 impl Worker {
-    pub fn start(command: &[String]) -> Result<Self, String> {
+    pub fn start(command: &[String], talk: Talk) -> Result<Self, String> {
         let (program, arguments) = command.split_first().ok_or("the command is empty")?;
         let piped = || Stdio::piped();
         let child = Command::new(program).args(arguments).stdin(piped()).stdout(piped()).stderr(piped()).spawn();
@@ -61,31 +73,45 @@ impl Worker {
         let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
         let stderr = child.stderr.take().expect("piped");
         let (questions, to_ask) = channel();
-        let (answer, answers) = channel();
-        thread::spawn(move || talk(stdin, stdout, &to_ask, &answer));
-        Ok(Self { child, questions: Some(questions), answers, complaints: Complaints::listen(stderr) })
+        let (answer, answers) = sync_channel(talk.window);
+        thread::spawn(move || write(stdin, &to_ask));
+        thread::spawn(move || read(stdout, &answer));
+        Ok(Self { child, talk, questions: Some(questions), answers, complaints: Complaints::listen(stderr) })
     }
 
-    /// Asks about one document. After an error the process is of no more use.
-    pub fn judge(&mut self, document: &Document, timeout: Duration) -> Result<Verdict, String> {
+    /// Asks about documents, some of them ahead. The error names the first document without an answer; after it the process is of no
+    /// more use.
+    pub fn judge_all<'d>(&mut self, documents: &[&'d Document]) -> Result<Vec<Verdict>, (&'d str, String)> {
+        let mut verdicts = Vec::with_capacity(documents.len());
+        let mut ahead = documents.iter();
+        ahead.by_ref().take(self.talk.window).for_each(|document| self.ask(document));
+        for document in documents {
+            verdicts.push(self.answer(&document.id).map_err(|reason| (document.id.as_str(), reason))?);
+            ahead.next().into_iter().for_each(|document| self.ask(document));
+        }
+        Ok(verdicts)
+    }
+
+    fn ask(&self, document: &Document) {
         let mut line = Vec::with_capacity(document.text.len() + 256);
         document.write_line(&mut line);
-        let asked = self.questions.as_ref().is_some_and(|questions| questions.send(line).is_ok());
-        let answer = match self.answers.recv_timeout(timeout) {
-            Ok(answer) if asked => answer.map_err(|error| error.to_string()),
-            Err(RecvTimeoutError::Timeout) if asked => return Err(self.too_slow(timeout)),
-            _ => Ok(Vec::new()),
-        };
-        match answer {
-            Ok(answer) if !answer.is_empty() => verdict(&answer, &document.id),
-            Ok(_) => Err(self.ended("ended without an answer")),
-            Err(error) => Err(self.ended(&format!("cannot be talked to ({error})"))),
+        // Nobody takes the question when the process has ended; then there is no answer either, and that is told.
+        let _ = self.questions.as_ref().map(|questions| questions.send(line));
+    }
+
+    fn answer(&mut self, id: &str) -> Result<Verdict, String> {
+        match self.answers.recv_timeout(self.talk.timeout) {
+            Ok(Ok(answer)) if !answer.is_empty() => verdict(&answer, id),
+            Ok(Err(error)) => Err(self.ended(&format!("cannot be talked to ({error})"))),
+            Ok(Ok(_)) | Err(RecvTimeoutError::Disconnected) => Err(self.ended("ended without an answer")),
+            Err(RecvTimeoutError::Timeout) => Err(self.too_slow()),
         }
     }
 
-    fn too_slow(&mut self, timeout: Duration) -> String {
+    fn too_slow(&mut self) -> String {
         let _ = self.child.kill();
-        self.ended(&format!("no answer within {} s", timeout.as_secs_f64()))
+        let seconds = self.talk.timeout.as_secs_f64();
+        self.ended(&format!("no answer within {seconds} s (does it flush each one?)"))
     }
 
     /// `what` happened, with how the process ended and its last words.
@@ -134,20 +160,23 @@ fn verdict(answer: &[u8], id: &str) -> Result<Verdict, String> {
     Ok(Verdict::drop(parsed.reason, parsed.value))
 }
 
-/// Asks and listens until there is no more to ask or the process ends.
-fn talk(mut stdin: ChildStdin, stdout: ChildStdout, to_ask: &Receiver<Vec<u8>>, answers: &Sender<io::Result<Vec<u8>>>) {
-    let mut stdout = BufReader::new(stdout);
+/// Writes until there is no more to ask or the process ends: then it has said why on standard error, not here.
+fn write(mut stdin: ChildStdin, to_ask: &Receiver<Vec<u8>>) {
     for question in to_ask {
-        // A process that ends before it has read everything has said why on standard error, not here.
-        let asked = stdin.write_all(&question).and_then(|()| stdin.flush());
+        if stdin.write_all(&question).and_then(|()| stdin.flush()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads lines until the process ends or nobody wants them. The last one is empty or cut.
+fn read(stdout: ChildStdout, answers: &SyncSender<io::Result<Vec<u8>>>) {
+    let mut stdout = BufReader::new(stdout);
+    loop {
         let mut answer = Vec::new();
-        let answered = match asked {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(answer),
-            Err(error) => Err(error),
-            Ok(()) => (&mut stdout).take(MAX_ANSWER).read_until(b'\n', &mut answer).map(|_| answer),
-        };
-        let over = !matches!(&answered, Ok(answer) if answer.ends_with(b"\n"));
-        if answers.send(answered).is_err() || over {
+        let read = (&mut stdout).take(MAX_ANSWER).read_until(b'\n', &mut answer).map(|_| answer);
+        let over = !matches!(&read, Ok(answer) if answer.ends_with(b"\n"));
+        if answers.send(read).is_err() || over {
             return;
         }
     }

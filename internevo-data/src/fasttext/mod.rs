@@ -12,12 +12,12 @@
 //! | `dictionary.rs` | words, labels, and the rows of a text: subwords and word n-grams by hash |
 //! | `matrix.rs` | dense and product-quantised rows |
 //! | `output.rs` | from the hidden vector to the probability of every label |
-//! | `filter.rs` | the filter `fasttext` |
+//! | `plugin.rs` | the classifier `fasttext` |
 
 mod dictionary;
-mod filter;
 mod matrix;
 mod output;
+mod plugin;
 #[cfg(test)]
 mod tests;
 
@@ -25,11 +25,8 @@ use std::path::Path;
 
 use internevo_core::storage;
 
+pub use self::dictionary::Label;
 use self::{dictionary::Dictionary, matrix::Matrix, output::Output};
-pub use self::{
-    dictionary::Label,
-    filter::{FastTextConfig, FastTextFilter, FastTextRule},
-};
 use crate::{DataError, model_file::Cursor};
 
 /// First word of every model file.

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde::Deserialize;
 
-use super::{FastText, FastTextFilter};
-use crate::{Document, Features, Measure, plugin::Plugin as _, testing};
+use super::FastText;
+use crate::{Document, Features, Measure, classifier::ClassifierFilter, plugin::Plugin as _, testing};
 
 const MODELS: [&str; 7] = [
     "softmax.bin",
@@ -80,18 +80,18 @@ fn a_rule_keeps_by_label_and_threshold_and_says_what_it_measured() {
     let score = f64::from(model.scores(text).expect("known words")[book]);
     let rule = |limits: &str| {
         let path = dir.path().join("softmax.bin");
-        format!("[style]\nmodel = {:?}\nlabel = 'book'\n{limits}", path.to_str().expect("UTF-8"))
+        format!("[style]\nclassifier = 'fasttext'\nmodel = {:?}\n{limits}", path.to_str().expect("UTF-8"))
     };
-    let value = testing::assert_drops::<FastTextFilter>(&rule("min = 1.1"), text, "fasttext_style");
+    let value = testing::assert_drops::<ClassifierFilter>(&rule("min.book = 1.1"), text, "classifier_style_book");
     assert_eq!(value, score);
-    testing::assert_keeps::<FastTextFilter>(&rule("min = 0.0\nmax = 1.1"), text);
-    testing::assert_keeps::<FastTextFilter>(&rule("min = 1.1\nlang = 'zh'"), text);
-    testing::assert_drops::<FastTextFilter>(&rule("max = -1.0"), text, "fasttext_style");
-    let filter = testing::build::<FastTextFilter>(&rule("min = 0.5"));
+    testing::assert_keeps::<ClassifierFilter>(&rule("min.book = 0.0\nmax.__label__book = 1.1"), text);
+    testing::assert_keeps::<ClassifierFilter>(&rule("min.book = 1.1\nlanguages = ['zh']"), text);
+    testing::assert_drops::<ClassifierFilter>(&rule("max.book = -1.0"), text, "classifier_style_book");
+    let filter = testing::build::<ClassifierFilter>(&rule("min.book = 0.5"));
     let document = Document::new("a", text);
-    assert_eq!(filter.measure(&Features::new(&document)), [Measure::at_least("fasttext_style", score, 0.5)]);
+    assert_eq!(filter.measure(&Features::new(&document)), [Measure::at_least("classifier_style_book", score, 0.5)]);
     assert_eq!(filter.fingerprint(), model.fingerprint());
-    testing::assert_sound::<FastTextFilter>(&rule("min = 0.9"));
+    testing::assert_sound::<ClassifierFilter>(&rule("min.book = 0.9"));
 }
 
 #[test]
@@ -100,18 +100,20 @@ fn settings_that_make_no_sense_are_refused_with_what_to_do() {
     let path = dir.path().join("softmax.bin");
     let refused = |settings: String| {
         let table: toml::Table = toml::from_str(&settings).expect("TOML");
-        let names = [FastTextFilter::NAME.to_owned()];
-        let settings = toml::Table::from_iter([(FastTextFilter::NAME.to_owned(), table.into())]);
+        let names = [ClassifierFilter::NAME.to_owned()];
+        let settings = toml::Table::from_iter([(ClassifierFilter::NAME.to_owned(), table.into())]);
         let context = crate::FilterContext { lang: None, artifacts: dir.path() };
         crate::filter::FilterChain::build(&names, &settings, &context).err().expect("refused").to_string()
     };
-    let path = path.to_str().expect("UTF-8");
+    let model = format!("classifier = 'fasttext'\nmodel = {:?}", path.to_str().expect("UTF-8"));
     for (settings, says) in [
         (String::new(), "no model"),
-        (format!("[x]\nmodel = {path:?}\nlabel = 'book'"), "`min` or `max`"),
-        (format!("[x]\nmodel = {path:?}\nlabel = 'boook'\nmin = 0.5"), "__label__book"),
-        (format!("[\"X y\"]\nmodel = {path:?}\nlabel = 'book'\nmin = 0.5"), "snake_case"),
-        ("[x]\nmodel = 'nowhere.bin'\nlabel = 'book'\nmin = 0.5".to_owned(), "nowhere.bin"),
+        (format!("[x]\n{model}"), "`min` or `max`"),
+        (format!("[x]\n{model}\nmin.boook = 0.5"), "book"),
+        (format!("[\"X y\"]\n{model}\nmin.book = 0.5"), "snake_case"),
+        (format!("[x]\n{model}\nmin.book = 0.5\nsettings.epochs = 3"), "epochs"),
+        ("[x]\nclassifier = 'fasttext'\nmodel = 'nowhere.bin'\nmin.book = 0.5".to_owned(), "nowhere.bin"),
+        ("[x]\nclassifier = 'fastext'\nmin.book = 0.5".to_owned(), "did you mean `fasttext`?"),
     ] {
         let message = refused(settings);
         assert!(message.contains(says), "{message}");

@@ -129,10 +129,6 @@ impl Plugin for C4 {
 crate::register_filter!(C4 { config, lang });
 
 impl Filter for C4 {
-    fn name(&self) -> &str {
-        Self::NAME
-    }
-
     fn judge(&self, document: &Features<'_>) -> Verdict {
         if document.is_code() {
             return Verdict::Keep;

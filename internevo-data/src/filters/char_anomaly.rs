@@ -91,10 +91,6 @@ impl Plugin for CharAnomaly {
 crate::register_filter!(CharAnomaly { config });
 
 impl Filter for CharAnomaly {
-    fn name(&self) -> &str {
-        Self::NAME
-    }
-
     fn judge(&self, document: &Features<'_>) -> Verdict {
         Measure::verdict(self.measure(document))
     }

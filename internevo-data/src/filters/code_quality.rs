@@ -47,10 +47,6 @@ impl Plugin for CodeQuality {
 crate::register_filter!(CodeQuality { config });
 
 impl Filter for CodeQuality {
-    fn name(&self) -> &str {
-        Self::NAME
-    }
-
     fn judge(&self, document: &Features<'_>) -> Verdict {
         let (code, rules) = self.rules(document);
         let head = code.char_indices().nth(XML_SEARCH_CHARS).map_or(code, |(at, _)| &code[..at]);

@@ -91,10 +91,6 @@ impl Plugin for FineWeb {
 crate::register_filter!(FineWeb { config, lang });
 
 impl Filter for FineWeb {
-    fn name(&self) -> &str {
-        Self::NAME
-    }
-
     fn judge(&self, document: &Features<'_>) -> Verdict {
         Measure::verdict(self.rules(document))
     }

@@ -1,10 +1,6 @@
 //! Blocks of extracted text: which of them are boilerplate, and how they become Markdown.
 
-/// Blocks with a larger share of link text are menus.
-const MAX_LINK_SHARE: f64 = 0.5;
-
-/// Blocks of at least this many characters are text even if most of it are links.
-const LONG_BLOCK_CHARS: usize = 400;
+use super::html::MainContentConfig;
 
 /// A piece of text between two block boundaries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,12 +33,12 @@ pub enum Kind {
 
 /// Drops blocks that are mostly links, then headings with nothing left below them (Kohlschütter et al. 2010 call the measure link
 /// density).
-pub fn density_filter(blocks: Vec<Block>) -> Vec<Block> {
+pub fn density_filter(blocks: Vec<Block>, config: &MainContentConfig) -> Vec<Block> {
     let is_menu = |block: &Block| {
         let share = block.link_chars as f64 / block.chars as f64;
         !matches!(block.kind, Kind::Heading(_) | Kind::Code(_))
-            && share > MAX_LINK_SHARE
-            && block.chars < LONG_BLOCK_CHARS
+            && share > config.max_link_share
+            && block.chars < config.long_block_chars
     };
     let mut kept: Vec<Block> = Vec::with_capacity(blocks.len());
     for block in blocks.into_iter().filter(|block| !is_menu(block)) {

@@ -1,23 +1,51 @@
-//! The text of an HTML page, as Markdown: headings, paragraphs, list items, tables and code, without what surrounds them.
+//! `main_content`: the text of an HTML page, as Markdown: headings, paragraphs, list items, tables and code, without what surrounds
+//! them.
 //!
 //! The content is `<main>` (or `role="main"`, or rustdoc's `#main-content`), else the page's only `<article>`, else the whole
 //! `<body>`; only there the density rule decides (`blocks.rs`). The tree is walked without recursion: pages nest without limit.
 
 use ego_tree::{NodeId, NodeRef, iter::Edge};
+use internevo_core::plugin::Plugin;
+use schemars::JsonSchema;
 use scraper::{Html, Node, node::Element};
+use serde::{Deserialize, Serialize};
 
-use super::blocks::{Block, Kind, density_filter, render};
+use super::{
+    blocks::{Block, Kind, density_filter, render},
+    extractor::{Extractor, Page},
+};
+use crate::register_extractor;
 
-/// What a page says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
-    /// `<title>`, white space folded; may be empty.
-    pub title: String,
-    /// Language of `<html lang>`, primary part, lower case; may be empty.
-    pub lang: String,
-    /// The text as Markdown, with a line end at the end; empty when there is none.
-    pub text: String,
+/// The extractor.
+#[derive(Clone, Debug, Default)]
+pub struct MainContent {
+    config: MainContentConfig,
 }
+
+/// Settings of `main_content`: what is a menu on pages that do not mark their content.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct MainContentConfig {
+    /// Blocks with a larger share of link text are menus.
+    pub max_link_share: f64,
+    /// Blocks of at least this many characters are text even if most of it are links.
+    pub long_block_chars: usize,
+}
+
+impl Default for MainContentConfig {
+    fn default() -> Self {
+        Self { max_link_share: 0.5, long_block_chars: 400 }
+    }
+}
+
+impl Plugin for MainContent {
+    const NAME: &'static str = "main_content";
+    const ABOUT: &'static str =
+        "The page's <main> or only <article>, else its body without menus (link density), as Markdown.";
+    type Config = MainContentConfig;
+}
+
+register_extractor!(MainContent { config });
 
 /// Elements whose content is no text of the page.
 const SKIPPED: &[&str] = &[
@@ -118,29 +146,32 @@ const BLOCKS: &[&str] = &[
     "ul",
 ];
 
-/// Extracts title, language and text of a page.
-pub fn extract(html: &str) -> Page {
-    let page = Html::parse_document(html);
-    let root = page.tree.root();
-    let elements = || root.descendants().filter_map(|node| Some((node, node.value().as_element()?)));
-    let find = |wanted: fn(&Element) -> bool| elements().find(|(_, element)| wanted(element)).map(|(node, _)| node);
-    let title = find(|element| element.name() == "title").map(|node| fold_space(&text_of(node))).unwrap_or_default();
-    let lang = elements().find(|(_, element)| element.name() == "html").and_then(|(_, element)| element.attr("lang"));
-    let main = find(|element| {
-        element.name() == "main" && element.attr("hidden").is_none() || element.attr("role") == Some("main")
-    });
-    let content = find(|element| element.attr("id") == Some("main-content")).or(main).or_else(|| {
-        let mut articles = elements().filter(|(_, element)| element.name() == "article").map(|(node, _)| node);
-        articles.next().filter(|_| articles.next().is_none())
-    });
-    let mut walk = Walk::new(content.unwrap_or(root).id());
-    for edge in content.unwrap_or(root).traverse() {
-        walk.step(edge);
+impl Extractor for MainContent {
+    fn extract(&self, html: &str, _url: Option<&str>) -> Page {
+        let page = Html::parse_document(html);
+        let root = page.tree.root();
+        let elements = || root.descendants().filter_map(|node| Some((node, node.value().as_element()?)));
+        let find = |wanted: fn(&Element) -> bool| elements().find(|(_, element)| wanted(element)).map(|(node, _)| node);
+        let title =
+            find(|element| element.name() == "title").map(|node| fold_space(&text_of(node))).unwrap_or_default();
+        let lang =
+            elements().find(|(_, element)| element.name() == "html").and_then(|(_, element)| element.attr("lang"));
+        let main = find(|element| {
+            element.name() == "main" && element.attr("hidden").is_none() || element.attr("role") == Some("main")
+        });
+        let content = find(|element| element.attr("id") == Some("main-content")).or(main).or_else(|| {
+            let mut articles = elements().filter(|(_, element)| element.name() == "article").map(|(node, _)| node);
+            articles.next().filter(|_| articles.next().is_none())
+        });
+        let mut walk = Walk::new(content.unwrap_or(root).id());
+        for edge in content.unwrap_or(root).traverse() {
+            walk.step(edge);
+        }
+        walk.flush();
+        let blocks = if content.is_some() { walk.blocks } else { density_filter(walk.blocks, &self.config) };
+        let lang = lang.unwrap_or_default().split(['-', '_']).next().unwrap_or_default().to_ascii_lowercase();
+        Page { title, lang, text: render(&blocks) }
     }
-    walk.flush();
-    let blocks = if content.is_some() { walk.blocks } else { density_filter(walk.blocks) };
-    let lang = lang.unwrap_or_default().split(['-', '_']).next().unwrap_or_default().to_ascii_lowercase();
-    Page { title, lang, text: render(&blocks) }
 }
 
 /// State of the walk through the tree.

@@ -9,11 +9,13 @@
 //! | `warc/`, `http.rs` | the pages of web archives |
 //! | `parquet.rs` | rows of Parquet files (feature `parquet`) |
 //! | `encoding.rs` | bytes to text, and text that was decoded wrongly |
-//! | `html.rs`, `blocks.rs` | the text of HTML pages |
+//! | `extractor.rs` | what finds the text of an HTML page, by name |
+//! | `html.rs`, `blocks.rs` | the built-in one, `main_content` |
 //! | `source.rs` | source code as Markdown |
 
 mod blocks;
 pub mod encoding;
+mod extractor;
 mod html;
 mod http;
 mod lines;
@@ -31,7 +33,8 @@ use serde_json::Value;
 #[cfg(feature = "parquet")]
 pub use self::parquet::ParquetReader;
 pub use self::{
-    html::{Page, extract},
+    extractor::{Extractor, ExtractorContext, ExtractorEntry, ExtractorPlugin, Page, extractor, extractors},
+    html::{MainContent, MainContentConfig},
     lines::LineReader,
     plugin::{RecordReaderEntry, RecordReaderPlugin, record_readers},
     records::{RawRecord, RecordFormat, RecordReader, open_records},
@@ -52,7 +55,7 @@ pub fn raw_document(name: &str, text: String) -> Document {
     document
 }
 
-/// Brings a document into the common form. `forced_lang` is the language where the user named it; `source` says where the
+/// Brings a document into the common form. `extractor` finds the text of pages; `forced_lang` is the language where the user named it; `source` says where the
 /// document came from, where it does not say so itself.
 ///
 /// * `type` `html`: the text is extracted and the type becomes `markdown`;
@@ -63,7 +66,7 @@ pub fn raw_document(name: &str, text: String) -> Document {
 ///
 /// `type`, `lang` and `source` are added where they are missing; a `lang` that cannot be told stays missing. Converting twice
 /// changes nothing more.
-pub fn convert(document: &mut Document, forced_lang: Option<&str>, source: &str) {
+pub fn convert(document: &mut Document, extractor: &dyn Extractor, forced_lang: Option<&str>, source: &str) {
     let kind = document.field("type").unwrap_or("text").to_owned();
     let mut declared = String::new();
     if let Some(repaired) = encoding::undo_mojibake(&document.text) {
@@ -71,7 +74,7 @@ pub fn convert(document: &mut Document, forced_lang: Option<&str>, source: &str)
         set(document, "repaired", "mojibake");
     }
     if kind == "html" {
-        let page = extract(&document.text);
+        let page = extractor.extract(&document.text, document.field("url"));
         document.text = page.text;
         declared = page.lang;
         set(document, "type", "markdown");

@@ -3,7 +3,9 @@
 use std::{fmt, path::Path};
 
 use internevo_core::{
-    plugin::{Descriptor, Entry, NoSettings, Origin, Plugin, PluginError, PluginInfo, Registry},
+    plugin::{
+        __inventory as inventory, Descriptor, Entry, NoSettings, Origin, Plugin, PluginError, PluginInfo, Registry,
+    },
     storage::StorageError,
 };
 
@@ -45,7 +47,7 @@ impl RecordReaderEntry {
     /// The entry for files of this name; of several, the first by its own name.
     pub(super) fn for_name(name: &str) -> Option<&'static Self> {
         let reads = |entry: &&Self| entry.extensions.iter().any(|extension| name.ends_with(extension));
-        crate::filter::__inventory::iter::<Self>().filter(reads).min_by_key(|entry| entry.descriptor.name)
+        inventory::iter::<Self>().filter(reads).min_by_key(|entry| entry.descriptor.name)
     }
 }
 
@@ -70,15 +72,13 @@ impl PartialEq for RecordReaderEntry {
 
 impl Eq for RecordReaderEntry {}
 
-crate::filter::__inventory::collect!(RecordReaderEntry);
+inventory::collect!(RecordReaderEntry);
 
 /// Registers a [`RecordReaderPlugin`].
 #[macro_export]
 macro_rules! register_record_reader {
     ($plugin:ty) => {
-        $crate::filter::__inventory::submit! {
-            $crate::format::RecordReaderEntry::of::<$plugin>($crate::filter::__origin!())
-        }
+        $crate::__submit!($crate::format::RecordReaderEntry, $plugin);
     };
 }
 

@@ -1,6 +1,10 @@
 //! Pages as mdBook, rustdoc and the rest of the web write them.
 
-use super::{convert, extract, raw_document};
+use super::{Extractor as _, MainContent, Page, convert, raw_document};
+
+fn extract(html: &str) -> Page {
+    MainContent::default().extract(html, None)
+}
 
 #[test]
 fn an_mdbook_page_keeps_its_text_and_loses_the_book_around_it() {
@@ -62,9 +66,9 @@ fn broken_and_deeply_nested_html_gives_text_and_no_crash() {
 fn a_page_that_declares_the_wrong_language_is_told_by_its_script() {
     let text = "所有权是这门语言最独特的特性，它无需垃圾回收器即可保证内存安全。";
     let mut document = raw_document("a.html", format!("<html lang=en><body><p>{text}</p></body></html>"));
-    convert(&mut document, None, "a.html");
+    convert(&mut document, &MainContent::default(), None, "a.html");
     assert_eq!((document.lang(), document.text.trim()), (Some("zh"), text));
     let once = document.clone();
-    convert(&mut document, None, "b");
+    convert(&mut document, &MainContent::default(), None, "b");
     assert_eq!(document, once);
 }

@@ -93,13 +93,12 @@ impl Plugin for Perplexity {
 
 impl FilterPlugin for Perplexity {
     fn build(config: Self::Config, cx: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError> {
-        let refused = |reason: String| PluginError::Build { plugin: Self::NAME, reason };
         if config.0.is_empty() {
             let key = "pipeline.filter.perplexity.LANG";
-            return Err(refused(format!("there is no model: set `model` and `low` or `high` in [{key}]")));
+            return Err(Self::refused(format!("there is no model: set `model` and `low` or `high` in [{key}]")));
         }
         let models = config.0.iter().map(|(lang, settings)| {
-            let model = Model::new(settings).map_err(|reason| refused(format!("`{lang}`: {reason}")))?;
+            let model = Model::new(settings).map_err(|reason| Self::refused(format!("`{lang}`: {reason}")))?;
             Ok((lang.clone(), model))
         });
         Ok(Box::new(Self { models: models.collect::<Result<_, PluginError>>()?, lang: cx.lang.map(str::to_owned) }))
@@ -109,10 +108,6 @@ impl FilterPlugin for Perplexity {
 register_filter!(Perplexity);
 
 impl Filter for Perplexity {
-    fn name(&self) -> &str {
-        Self::NAME
-    }
-
     fn judge(&self, document: &Features<'_>) -> Verdict {
         Measure::verdict(self.measure(document))
     }

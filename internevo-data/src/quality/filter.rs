@@ -84,13 +84,15 @@ impl Plugin for QualityClassifier {
 
 impl FilterPlugin for QualityClassifier {
     fn build(config: Self::Config, cx: &FilterContext<'_>) -> Result<Box<dyn Filter>, PluginError> {
-        config.train.check().map_err(|reason| PluginError::Build { plugin: Self::NAME, reason })?;
+        config.train.check().map_err(Self::refused)?;
         let path = cx.artifacts.join(MODEL_FILE);
-        let refused = |reason: String| PluginError::Build { plugin: Self::NAME, reason };
         if !path.is_file() {
-            return Err(refused(format!("there is no model at {}; train one on the corpus first", path.display())));
+            return Err(Self::refused(format!(
+                "there is no model at {}; train one on the corpus first",
+                path.display()
+            )));
         }
-        let model = QualityModel::load(&path).map_err(|e| refused(e.to_string()))?;
+        let model = QualityModel::load(&path).map_err(|e| Self::refused(e.to_string()))?;
         Ok(Box::new(Self::new(model, config.threshold, cx.lang)))
     }
 }
@@ -98,10 +100,6 @@ impl FilterPlugin for QualityClassifier {
 register_filter!(QualityClassifier);
 
 impl Filter for QualityClassifier {
-    fn name(&self) -> &str {
-        Self::NAME
-    }
-
     fn judge(&self, document: &Features<'_>) -> Verdict {
         Measure::verdict(self.measure(document))
     }

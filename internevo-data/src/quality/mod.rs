@@ -18,7 +18,7 @@
 //! | `model.rs` | logistic regression and its file |
 //! | `train.rs` | choosing examples, fitting, measuring |
 //! | `filter.rs` | the `quality_classifier` filter |
-//! | `classified.rs` | `fluency` and `advertisement`: filters around a classifier trained on labelled documents |
+//! | `classified.rs` | `fluency` and `advertisement`: what a classifier of any kind says |
 //! | `threshold.rs` | choosing any filter's threshold from labelled documents |
 //! | `borderline.rs` | drawing the documents to label |
 
@@ -47,7 +47,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     borderline::{Borderline, BorderlineSettings},
-    classified::{Advertisement, Classified, ClassifiedConfig, Fluency, Question},
+    classified::{Advertisement, Fluency},
     corrupt::Corruption,
     filter::{QualityClassifier, QualityClassifierConfig},
     model::{LinearModel, QualityModel},
@@ -167,7 +167,7 @@ pub fn ensure_trained(
 }
 
 /// Is a document prose? Decided by its `type`; a document without one is, unless its `lang` says that it is code.
-fn is_prose(document: &Document) -> bool {
+pub(crate) fn is_prose(document: &Document) -> bool {
     !document.is_code() && matches!(document.field("type"), None | Some("text" | "markdown" | "html" | "licence"))
 }
 

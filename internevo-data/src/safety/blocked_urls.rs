@@ -155,10 +155,6 @@ impl FilterPlugin for BlockedUrls {
 register_filter!(BlockedUrls);
 
 impl Filter for BlockedUrls {
-    fn name(&self) -> &str {
-        Self::NAME
-    }
-
     fn judge(&self, document: &Features<'_>) -> Verdict {
         // A blocked address is reason enough: nobody has to look for links.
         let links = iter::once_with(|| self.links_rule(document));

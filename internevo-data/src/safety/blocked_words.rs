@@ -261,10 +261,6 @@ impl FilterPlugin for BlockedWords {
 register_filter!(BlockedWords);
 
 impl Filter for BlockedWords {
-    fn name(&self) -> &str {
-        Self::NAME
-    }
-
     fn judge(&self, document: &Features<'_>) -> Verdict {
         Measure::verdict(self.measure(document))
     }

@@ -9,7 +9,7 @@
 //! | `blocked_words.rs` | `blocked_words`: hard and soft phrases per thousand words, honest contexts left out |
 //! | `blocked_urls.rs` | `blocked_urls`: the document's own address, and the share of its links to blocked places |
 //! | `personal_data/` | `personal_data`: masks or drops addresses and numbers of people |
-//! | `trained.rs` | `toxicity`, `pornography`: classifiers trained on the user's labelled documents |
+//! | `trained.rs` | `toxicity`, `pornography`: what a classifier of any kind says |
 //! | `policy.rs` | `safety_policy`: all of these in one decision |
 //! | `domains/` | lists of millions of domains, in a mapped file |
 //! | `lists.rs` | built-in lists and list files |
@@ -38,7 +38,7 @@ pub use self::{
     matcher::{WordMatch, WordMatcher, folded},
     personal_data::{PersonalData, PersonalDataConfig},
     policy::{SafetyPolicy, SafetyPolicyConfig, Signal, SourcePolicy},
-    trained::{Pornography, Subject, Toxicity, TrainedConfig, TrainedFilter},
+    trained::{Pornography, Toxicity},
     urls::{Blocked, BlockedPart, UrlRules},
 };
 

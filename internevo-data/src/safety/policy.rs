@@ -28,9 +28,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Address, BlockedUrls, BlockedUrlsConfig, BlockedWords, BlockedWordsConfig, PersonalData, PersonalDataConfig,
-    Pornography, Toxicity, TrainedConfig, TrainedFilter, WordHits, limit,
+    Pornography, Toxicity, WordHits, limit,
 };
-use crate::{Features, Filter, FilterContext, FilterPlugin, Measure, Verdict, register_filter};
+use crate::{
+    Features, Filter, FilterContext, FilterPlugin, Measure, Verdict,
+    classifier::{Classified, ClassifiedConfig},
+    register_filter,
+};
 
 /// Something that is measured of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -85,10 +89,10 @@ pub struct SafetyPolicyConfig {
     pub urls: BlockedUrlsConfig,
     /// How personal data are counted.
     pub personal_data: PersonalDataConfig,
-    /// The model of toxicity.
-    pub toxicity: TrainedConfig,
-    /// The model of pornography.
-    pub pornography: TrainedConfig,
+    /// The classifier of toxicity.
+    pub toxicity: ClassifiedConfig,
+    /// The classifier of pornography.
+    pub pornography: ClassifiedConfig,
 }
 
 impl Default for SafetyPolicyConfig {
@@ -102,8 +106,8 @@ impl Default for SafetyPolicyConfig {
             words: BlockedWordsConfig::default(),
             urls: BlockedUrlsConfig::default(),
             personal_data: PersonalDataConfig::default(),
-            toxicity: TrainedConfig::default(),
-            pornography: TrainedConfig::default(),
+            toxicity: ClassifiedConfig::default(),
+            pornography: ClassifiedConfig::default(),
         }
     }
 }
@@ -140,8 +144,8 @@ struct Meters {
     words: Option<BlockedWords>,
     urls: Option<BlockedUrls>,
     personal_data: Option<PersonalData>,
-    toxicity: Option<TrainedFilter<Toxicity>>,
-    pornography: Option<TrainedFilter<Pornography>>,
+    toxicity: Option<Classified<Toxicity>>,
+    pornography: Option<Classified<Pornography>>,
 }
 
 impl Meters {
@@ -155,8 +159,8 @@ impl Meters {
             words: any(&[Signal::WordsHard, Signal::WordsSoft]).then(|| BlockedWords::new(config.words)).transpose()?,
             urls: any(&[Signal::Domain, Signal::Links]).then(|| BlockedUrls::new(config.urls, cx)).transpose()?,
             personal_data: uses(Signal::PersonalData).then(|| PersonalData::new(config.personal_data)),
-            toxicity: uses(Signal::Toxicity).then(|| TrainedFilter::new(config.toxicity, cx)).transpose()?,
-            pornography: uses(Signal::Pornography).then(|| TrainedFilter::new(config.pornography, cx)).transpose()?,
+            toxicity: uses(Signal::Toxicity).then(|| Classified::new(config.toxicity, cx)).transpose()?,
+            pornography: uses(Signal::Pornography).then(|| Classified::new(config.pornography, cx)).transpose()?,
         })
     }
 
@@ -191,8 +195,8 @@ impl Measured<'_, '_> {
             Signal::WordsHard => words().hard_density(&hits(), document),
             Signal::WordsSoft => words().soft_density(&hits(), document),
             Signal::PersonalData => meters.personal_data.as_ref().expect(BUILT).density(document),
-            Signal::Toxicity => meters.toxicity.as_ref().expect(BUILT).probability(document),
-            Signal::Pornography => meters.pornography.as_ref().expect(BUILT).probability(document),
+            Signal::Toxicity => meters.toxicity.as_ref().expect(BUILT).probability(document).unwrap_or(0.0),
+            Signal::Pornography => meters.pornography.as_ref().expect(BUILT).probability(document).unwrap_or(0.0),
         }
     }
 }
@@ -296,10 +300,6 @@ fn deciding(parts: &mut [(f64, Signal)], limit: f64) -> String {
 }
 
 impl Filter for SafetyPolicy {
-    fn name(&self) -> &str {
-        Self::NAME
-    }
-
     fn judge(&self, document: &Features<'_>) -> Verdict {
         self.policy(document).judge(&self.measured(document))
     }
@@ -310,6 +310,11 @@ impl Filter for SafetyPolicy {
 
     fn fingerprint(&self) -> String {
         self.meters.fingerprint()
+    }
+
+    fn failure(&self) -> Option<String> {
+        let toxicity = self.meters.toxicity.as_ref().and_then(Filter::failure);
+        toxicity.or_else(|| self.meters.pornography.as_ref()?.failure())
     }
 }
 
@@ -388,8 +393,8 @@ mod tests {
         };
         assert!(build("").is_ok());
         let named = "any = {}\nsources.forum.any = { toxicity = 0.8 }";
-        assert!(build(named).err().expect("no model").to_string().contains("toxicity.model"));
-        store_model(dir.path(), "toxicity.model");
+        assert!(build(named).err().expect("no model").to_string().contains("toxicity.classifier"));
+        store_model(dir.path(), "toxicity.classifier");
         let filter = build(named).expect("built");
         let vile = "a vile and awful word in a vile voice";
         let judge = |source: &str| filter.judge(&Features::new(&document(vile, "", source)));

@@ -57,8 +57,11 @@ fn write_all(
     let mut report = MeasureReport::default();
     let mut file = AtomicFile::create(out)?;
     let mut reader = ChunkReader::new(inputs, Position::default(), CHUNK_BYTES);
-    let measure =
-        |chunk: &Chunk| Ok(chunk.items.par_iter().map(|item| measured(item, chunk, inputs, strategies)).collect());
+    let measure = |chunk: &Chunk| {
+        let found = chunk.items.par_iter().map(|item| measured(item, chunk, inputs, strategies)).collect();
+        strategies.check()?;
+        Ok(found)
+    };
     in_chunks(&mut reader, measure, |chunk, found: Vec<Option<Measured>>| {
         let before = report.documents;
         for measured in found {

@@ -65,11 +65,12 @@ impl Chunk {
         Ok((document, named))
     }
 
-    /// The items of each task, as indices.
-    pub fn tasks(&self) -> Vec<Range<usize>> {
+    /// The items of each task, as indices: as many as make a fair share of work, and whole windows of `window` items.
+    pub fn tasks(&self, window: usize) -> Vec<Range<usize>> {
         let (mut tasks, mut first) = (Vec::new(), 0);
         for (at, item) in self.items.iter().enumerate() {
-            if item.bytes.end - self.items[first].bytes.start >= TASK_BYTES {
+            let is_whole = (at + 1 - first).is_multiple_of(window);
+            if is_whole && item.bytes.end - self.items[first].bytes.start >= TASK_BYTES {
                 tasks.push(first..at + 1);
                 first = at + 1;
             }

@@ -9,7 +9,11 @@ use super::{
     input::{InputFile, inputs_fingerprint},
     strategy::Strategies,
 };
-use crate::{DataError, filter::FilterContext};
+use crate::{
+    DataError,
+    filter::FilterContext,
+    format::{self, Extractor, ExtractorContext},
+};
 
 /// One run of one stage.
 #[derive(Clone, Debug)]
@@ -38,8 +42,8 @@ const CODE_FILTERS: [&str; 1] = ["code_quality"];
 
 /// What a stage does with documents.
 pub(super) enum Plan {
-    /// Brings them into the common form.
-    Format,
+    /// Brings them into the common form; pages give their text to this.
+    Format(Box<dyn Extractor>),
     /// Judges them.
     Filter(Strategies),
     /// Removes near-duplicates.
@@ -50,7 +54,10 @@ impl StageRequest<'_> {
     /// Builds the stage's filters.
     pub(super) fn plan(&self) -> Result<Plan, DataError> {
         match self.stage {
-            "format" => Ok(Plan::Format),
+            "format" => {
+                let context = ExtractorContext { artifacts: &self.artifacts };
+                Ok(Plan::Format(format::extractor(&self.pipeline.format, &context)?))
+            }
             "dedup" => Ok(Plan::Dedup),
             _ => Ok(Plan::Filter(self.strategies()?)),
         }
@@ -74,7 +81,7 @@ impl StageRequest<'_> {
     /// A hash of all that the output depends on.
     pub(super) fn hash(&self, plan: &Plan, inputs: &[InputFile]) -> String {
         let what = match plan {
-            Plan::Format => json!(null),
+            Plan::Format(extractor) => json!([self.pipeline.format, extractor.fingerprint()]),
             Plan::Dedup => json!(crate::dedup::result_settings(&self.pipeline.dedup)),
             Plan::Filter(strategies) => strategies.identity(self.pipeline),
         };

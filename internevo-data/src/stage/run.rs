@@ -16,9 +16,8 @@ use super::{
 use crate::{
     DataError,
     document::{Document, LineFault},
-    features::Features,
-    filter::FilterChain,
-    format::{self, encoding::escaped},
+    filter::{FilterChain, Judgement},
+    format::{self, Extractor, encoding::escaped},
 };
 
 /// How large the steps of a run are.
@@ -68,7 +67,7 @@ pub(super) fn run_in_steps(
     progress.start(request.stage, inputs.iter().map(|file| file.bytes).sum());
     let report = pool.install(|| match &plan {
         Plan::Dedup => deduplicate(request, &inputs, &hash, progress),
-        Plan::Format | Plan::Filter(_) => Run::new(request, &plan, &inputs).all(&hash, progress, steps),
+        Plan::Format(_) | Plan::Filter(_) => Run::new(request, &plan, &inputs).all(&hash, progress, steps),
     })?;
     progress.finish();
     Ok(report)
@@ -133,45 +132,63 @@ impl<'a> Run<'a> {
         writer.finish()
     }
 
-    fn check_filters(&self) -> Result<(), DataError> {
-        let failure = if let Plan::Filter(strategies) = self.plan { strategies.failure() } else { None };
-        failure.map_or(Ok(()), |(filter, reason)| Err(DataError::Filter { filter: filter.to_owned(), reason }))
-    }
-
     /// Judges the documents of a chunk.
     fn chunk(&self, chunk: &Chunk) -> Result<Vec<Judged>, DataError> {
+        let window = if let Plan::Filter(strategies) = self.plan { strategies.window() } else { 1 };
         let judge = |items: Range<usize>| {
             let mut judged = Judged::default();
-            chunk.items[items].iter().for_each(|item| self.item(item, chunk, &mut judged));
+            chunk.items[items].chunks(window).for_each(|items| self.items(items, chunk, &mut judged));
             judged
         };
-        let tasks = chunk.tasks().into_par_iter().map(judge).collect();
-        self.check_filters()?;
+        let tasks = chunk.tasks(window).into_par_iter().map(judge).collect();
+        if let Plan::Filter(strategies) = self.plan {
+            strategies.check()?;
+        }
         Ok(tasks)
     }
 
-    fn item(&self, item: &Item, chunk: &Chunk, judged: &mut Judged) {
-        let (file, bytes) = (&self.inputs[item.file], chunk.bytes(item));
-        let place = format!("{}:{}", file.name, item.line.max(1));
-        match chunk.document(item, self.inputs) {
-            Err(fault) => {
-                judged.reject_broken(bytes, &place, &fault);
-                judged.faults.push((item.file, item.line.max(1), fault));
+    /// Documents that are judged at once.
+    fn items(&self, items: &[Item], chunk: &Chunk, judged: &mut Judged) {
+        let read: Vec<_> = items.iter().map(|item| chunk.document(item, self.inputs)).collect();
+        let mut judgements = match self.plan {
+            Plan::Filter(strategies) => {
+                let documents: Vec<&Document> = read.iter().flatten().map(|(document, _)| document).collect();
+                strategies.judge_all(&documents)
             }
-            Ok((document, named)) => match self.plan {
-                Plan::Format => self.format(document, &file.name, &place, &mut judged.lines),
-                Plan::Filter(strategies) => {
-                    let chain = strategies.of(&document);
-                    filter(chain, document, named.then_some(bytes), &place, &mut judged.lines);
+            Plan::Format(_) => Vec::new(),
+            Plan::Dedup => unreachable!("deduplication does not come here"),
+        }
+        .into_iter();
+        for (item, read) in items.iter().zip(read) {
+            let (file, bytes) = (&self.inputs[item.file], chunk.bytes(item));
+            let place = format!("{}:{}", file.name, item.line.max(1));
+            match (read, self.plan) {
+                (Err(fault), _) => {
+                    judged.reject_broken(bytes, &place, &fault);
+                    judged.faults.push((item.file, item.line.max(1), fault));
                 }
-                Plan::Dedup => unreachable!("deduplication does not come here"),
-            },
+                (Ok((document, _)), Plan::Format(extractor)) => {
+                    self.format(document, &**extractor, &file.name, &place, &mut judged.lines);
+                }
+                (Ok((document, named)), _) => {
+                    let (chain, judgement) = judgements.next().expect("every document was judged");
+                    let line = named.then_some(bytes);
+                    write(chain, judgement, document, line, &place, &mut judged.lines);
+                }
+            }
         }
     }
 
-    fn format(&self, mut document: Document, source: &str, place: &str, lines: &mut ChunkOutput) {
+    fn format(
+        &self,
+        mut document: Document,
+        extractor: &dyn Extractor,
+        source: &str,
+        place: &str,
+        lines: &mut ChunkOutput,
+    ) {
         let original = document.text.len();
-        format::convert(&mut document, self.request.lang, source);
+        format::convert(&mut document, extractor, self.request.lang, source);
         if document.text.trim().is_empty() {
             lines.reject(&Rejection::of(&document, place, "format", "no_text", original as f64));
             return;
@@ -219,8 +236,14 @@ impl Judged {
 
 /// `line` is the document as it came, where it came as a line with an id. A rejected document is written with the text that it
 /// came with, whatever was edited before.
-fn filter(chain: &FilterChain, mut document: Document, line: Option<&[u8]>, place: &str, lines: &mut ChunkOutput) {
-    let judgement = chain.judge(&Features::new(&document));
+fn write(
+    chain: &FilterChain,
+    judgement: Judgement,
+    mut document: Document,
+    line: Option<&[u8]>,
+    place: &str,
+    lines: &mut ChunkOutput,
+) {
     let dropped = judgement.dropped.as_ref().map(|(index, ..)| *index);
     for (index, (name, time)) in chain.names().zip(&judgement.times).enumerate() {
         let edited = judgement.edits.iter().any(|(own, _)| *own == index);

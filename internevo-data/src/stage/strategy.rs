@@ -15,8 +15,8 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 use crate::{
-    Document,
-    filter::{FilterChain, FilterContext},
+    DataError, Document, Features,
+    filter::{FilterChain, FilterContext, Judgement},
 };
 
 /// The filters of a stage; by default none.
@@ -54,9 +54,31 @@ impl Strategies {
         fits.map_or(&self.rest, |(_, chain)| chain)
     }
 
+    /// What the filters of each document say about it, with their chain, in the order of the documents. Those of one chain are judged
+    /// together.
+    pub fn judge_all(&self, documents: &[&Document]) -> Vec<(&FilterChain, Judgement)> {
+        let features: Vec<Features<'_>> = documents.iter().map(|document| Features::new(document)).collect();
+        let mut judged: Vec<_> = documents.iter().map(|document| (self.of(document), Judgement::default())).collect();
+        for chain in self.chains() {
+            let own = features.iter().zip(&mut judged).filter(|(_, (of, _))| std::ptr::eq(*of, chain));
+            chain.judge_pending(0, own.map(|(document, (_, judgement))| (document, judgement)).collect());
+        }
+        judged
+    }
+
+    /// How many documents should be judged at once; see [`Filter::window`](crate::Filter::window).
+    pub fn window(&self) -> usize {
+        self.chains().map(FilterChain::window).max().unwrap_or(1)
+    }
+
     /// The first filter of any chain that failed, and why; see [`Filter::failure`](crate::Filter::failure).
-    pub fn failure(&self) -> Option<(&str, String)> {
-        self.strategies.iter().map(|(_, chain)| chain).chain([&self.rest]).find_map(FilterChain::failure)
+    pub(super) fn check(&self) -> Result<(), DataError> {
+        let failure = self.chains().find_map(FilterChain::failure);
+        failure.map_or(Ok(()), |(filter, reason)| Err(DataError::Filter { filter: filter.to_owned(), reason }))
+    }
+
+    fn chains(&self) -> impl Iterator<Item = &FilterChain> {
+        self.strategies.iter().map(|(_, chain)| chain).chain([&self.rest])
     }
 
     /// All that verdicts depend on, for the hash of a request.
@@ -117,7 +139,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::Features;
 
     fn strategies(toml: &str) -> Strategies {
         let pipeline: PipelineConfig = toml::from_str(toml).expect("a pipeline");
@@ -142,11 +163,8 @@ mod tests {
         );
         let drops = |fields: &[(&str, &str)]| {
             let document = document(fields);
-            strategies
-                .of(&document)
-                .judge(&Features::new(&document))
-                .dropped
-                .map(|(_, reason, value)| (reason.into_owned(), value))
+            let (_, judgement) = strategies.judge_all(&[&document]).remove(0);
+            judgement.dropped.map(|(_, reason, value)| (reason.into_owned(), value))
         };
         assert_eq!(drops(&[]), None);
         assert_eq!(drops(&[("source", "cc-2024"), ("lang", "en")]), Some(("gopher_short_document".into(), 6.0)));

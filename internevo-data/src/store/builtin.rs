@@ -63,7 +63,7 @@ impl Plugin for Megatron {
 }
 
 impl TokenSinkPlugin for Megatron {
-    fn create(config: MegatronConfig, cx: &TokenSinkContext<'_>) -> Result<Box<dyn TokenSink>, StoreError> {
+    fn build(config: MegatronConfig, cx: &TokenSinkContext<'_>) -> Result<Box<dyn TokenSink>, StoreError> {
         let token_type = match config.token_type {
             TokenTypeChoice::Auto => TokenType::for_vocab(cx.vocab_size),
             TokenTypeChoice::Uint16 => TokenType::U16,
@@ -95,7 +95,7 @@ impl Plugin for InternEvo {
 }
 
 impl TokenSinkPlugin for InternEvo {
-    fn create(config: InternEvoConfig, cx: &TokenSinkContext<'_>) -> Result<Box<dyn TokenSink>, StoreError> {
+    fn build(config: InternEvoConfig, cx: &TokenSinkContext<'_>) -> Result<Box<dyn TokenSink>, StoreError> {
         Ok(Box::new(InternEvoWriter::with_shard_limit(cx.prefix, config.shard_bytes)))
     }
 }
@@ -122,7 +122,7 @@ impl Plugin for Jsonl {
 }
 
 impl TokenSinkPlugin for Jsonl {
-    fn create(config: JsonlConfig, cx: &TokenSinkContext<'_>) -> Result<Box<dyn TokenSink>, StoreError> {
+    fn build(config: JsonlConfig, cx: &TokenSinkContext<'_>) -> Result<Box<dyn TokenSink>, StoreError> {
         Ok(Box::new(JsonlWriter::create(cx.prefix, config.compression)?))
     }
 }

@@ -128,7 +128,7 @@ impl Plugin for Parquet {
 }
 
 impl TokenSinkPlugin for Parquet {
-    fn create(config: ParquetConfig, cx: &TokenSinkContext<'_>) -> Result<Box<dyn TokenSink>, StoreError> {
+    fn build(config: ParquetConfig, cx: &TokenSinkContext<'_>) -> Result<Box<dyn TokenSink>, StoreError> {
         Ok(Box::new(ParquetWriter::create(cx.prefix, &config)?))
     }
 }

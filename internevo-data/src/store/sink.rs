@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use internevo_core::plugin::{Descriptor, Entry, Origin, Plugin, PluginError, PluginInfo, Registry, parse_config};
+use internevo_core::{
+    plugin::{Plugin, PluginError, Registry},
+    plugin_kind,
+};
 
 use super::StoreError;
 
@@ -36,56 +39,22 @@ pub trait TokenSinkPlugin: Plugin {
     ///
     /// # Errors
     /// When a setting makes no sense or a file cannot be made.
-    fn create(config: Self::Config, cx: &TokenSinkContext<'_>) -> Result<Box<dyn TokenSink>, StoreError>;
+    fn build(config: Self::Config, cx: &TokenSinkContext<'_>) -> Result<Box<dyn TokenSink>, StoreError>;
 }
 
-/// [`TokenSinkPlugin::create`] with its settings still a table.
-type CreateSink = fn(&toml::Table, &TokenSinkContext<'_>) -> Result<Box<dyn TokenSink>, StoreError>;
-
-/// A registered token sink.
-pub struct TokenSinkEntry {
-    descriptor: Descriptor,
-    create: CreateSink,
+plugin_kind! {
+    /// A registered token sink.
+    pub struct TokenSinkEntry("token_sink"):
+        TokenSinkPlugin::build(&TokenSinkContext<'_>) -> Result<Box<dyn TokenSink>, StoreError>;
+    /// All token sinks linked into this binary, by name.
+    pub fn token_sinks;
 }
-
-impl TokenSinkEntry {
-    /// The entry of plugin `P`; used by [`register_token_sink!`](crate::register_token_sink).
-    pub const fn of<P: TokenSinkPlugin>(origin: Origin) -> Self {
-        Self { descriptor: Descriptor::of::<P>(Self::KIND, origin), create: create_erased::<P> }
-    }
-
-    /// Begins the output of one split.
-    ///
-    /// # Errors
-    /// A table that does not fit, or what [`TokenSinkPlugin::create`] refuses.
-    pub fn create(&self, table: &toml::Table, cx: &TokenSinkContext<'_>) -> Result<Box<dyn TokenSink>, StoreError> {
-        (self.create)(table, cx)
-    }
-}
-
-fn create_erased<P: TokenSinkPlugin>(
-    table: &toml::Table,
-    cx: &TokenSinkContext<'_>,
-) -> Result<Box<dyn TokenSink>, StoreError> {
-    P::create(parse_config::<P>(table)?, cx)
-}
-
-impl Entry for TokenSinkEntry {
-    const KIND: &'static str = "token_sink";
-    fn descriptor(&self) -> &Descriptor {
-        &self.descriptor
-    }
-}
-
-crate::filter::__inventory::collect!(TokenSinkEntry);
 
 /// Registers a [`TokenSinkPlugin`].
 #[macro_export]
 macro_rules! register_token_sink {
     ($plugin:ty) => {
-        $crate::filter::__inventory::submit! {
-            $crate::store::TokenSinkEntry::of::<$plugin>($crate::filter::__origin!())
-        }
+        $crate::__submit!($crate::store::TokenSinkEntry, $plugin);
     };
 }
 
@@ -95,12 +64,4 @@ macro_rules! register_token_sink {
 /// When there is none, or two share a name.
 pub fn token_sink(name: &str) -> Result<&'static TokenSinkEntry, PluginError> {
     Registry::<TokenSinkEntry>::collect()?.get(name)
-}
-
-/// All token sinks linked into this binary, by name.
-///
-/// # Errors
-/// When two share a name.
-pub fn token_sinks() -> Result<Vec<PluginInfo>, PluginError> {
-    Ok(Registry::<TokenSinkEntry>::collect()?.list())
 }

@@ -10,7 +10,7 @@ use internevo_core::storage::{self, StorageError};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Tokenizer, TokenizerError};
+use super::{TextEncoder, TokenizerError};
 use crate::{
     DataError, Document,
     stage::{Chunk, ChunkReader, InputFile, Item, Position, in_chunks},
@@ -25,7 +25,7 @@ pub struct EncodeRequest<'a> {
     /// JSONL files (also `.gz`, `.zst`), in the order in which the store is to hold them.
     pub inputs: &'a [PathBuf],
     /// The tokenizer.
-    pub tokenizer: &'a Tokenizer,
+    pub tokenizer: &'a dyn TextEncoder,
     /// Folder of the stores; made when missing.
     pub folder: &'a Path,
     /// Form of the stores: a token sink by its name.
@@ -172,19 +172,24 @@ impl SplitWriter {
     fn create(request: &EncodeRequest<'_>, split: &str) -> Result<Self, StoreError> {
         let vocab_size = request.tokenizer.vocab_size();
         let context = TokenSinkContext { prefix: &request.folder.join(split), vocab_size };
-        let sink = token_sink(request.sink)?.create(request.sink_settings, &context)?;
+        let sink = token_sink(request.sink)?.build(request.sink_settings, &context)?;
         let stats = SplitStats { histogram: vec![0; vocab_size], ..SplitStats::default() };
         Ok(Self { sink, stats })
     }
 
-    fn push(&mut self, document: &Encoded) -> Result<(), StoreError> {
+    fn push(&mut self, document: &Encoded) -> Result<(), TokenizerError> {
         for token in &document.tokens {
-            self.stats.histogram[*token as usize] += 1;
+            let Some(count) = self.stats.histogram.get_mut(*token as usize) else {
+                let (id, vocabulary) = (&document.id, self.stats.histogram.len());
+                let reason = format!("token {token} of document `{id}` is outside of a vocabulary of {vocabulary}");
+                return Err(TokenizerError::Text { action: "encode", reason });
+            };
+            *count += 1;
         }
         self.stats.documents += 1;
         self.stats.tokens += document.tokens.len() as u64;
         self.stats.bytes += document.bytes as u64;
-        self.sink.push(&document.id, &document.tokens)
+        Ok(self.sink.push(&document.id, &document.tokens)?)
     }
 
     fn finish(self) -> Result<SplitStats, StoreError> {
@@ -212,7 +217,10 @@ mod tests {
     use internevo_core::config::TokenizerConfig;
 
     use super::*;
-    use crate::{store::TokenStore, tokenizer::train};
+    use crate::{
+        store::TokenStore,
+        tokenizer::{Tokenizer, train},
+    };
 
     fn corpus(folder: &Path) -> (Vec<PathBuf>, Vec<String>) {
         let texts: Vec<String> =

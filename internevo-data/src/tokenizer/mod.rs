@@ -8,6 +8,7 @@
 //! | `assemble.rs` | `tokenizer.json` and the files `transformers` reads beside it |
 //! | `merges.rs` | what the merges make of one word |
 //! | `encode.rs` | text to ids, many documents at a time |
+//! | `plugin.rs` | tokenizers of other crates, by name |
 //! | `corpus.rs` | a folder of documents to `train.bin`, `valid.bin` and their statistics |
 //!
 //! Ids of a tokenizer trained here: the five [`SPECIAL_TOKENS`], the 256 bytes, then the merges in their order. The first
@@ -19,16 +20,21 @@ mod bytes;
 mod corpus;
 mod encode;
 mod merges;
+mod plugin;
 mod split;
 mod train;
 
 use std::path::{Path, PathBuf};
 
-use internevo_core::storage::{self, StorageError};
+use internevo_core::{
+    plugin::PluginError,
+    storage::{self, StorageError},
+};
 
 pub use self::{
     assemble::{special_tokens_map, tokenizer_config},
     corpus::{EncodeReport, EncodeRequest, SplitStats, encode_corpus, text_bytes_by},
+    plugin::{TextEncoder, TokenizerContext, TokenizerEntry, TokenizerPlugin, load, tokenizers},
     split::PATTERN,
     train::train,
 };
@@ -109,6 +115,9 @@ pub enum TokenizerError {
         /// First input; `None` when there was no input at all.
         path: Option<PathBuf>,
     },
+    /// A tokenizer's name or settings.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
     /// A file of documents cannot be read.
     #[error(transparent)]
     Data(Box<DataError>),

@@ -8,7 +8,7 @@ use internevo_data::{
     Document,
     dedup::{self, Index, Settings},
     fasttext::FastText,
-    format::{RawRecord, encoding, extract, open_records},
+    format::{Extractor as _, MainContent, RawRecord, encoding, open_records},
     ngram_lm::{LmTokens, NgramModel},
     stage::find_inputs,
     store::{InternEvoReader, InternEvoWriter, MegatronReader, MegatronWriter, StoreError, TokenType},
@@ -240,7 +240,7 @@ pub fn mutate(bytes: &mut Vec<u8>, seed: u64) {
 pub fn read_all(path: &Path, bytes: &[u8]) -> (usize, usize) {
     if path.extension().is_some_and(|extension| extension == "html") {
         if let Ok(decoded) = encoding::decode_page(bytes, None) {
-            let _ = extract(&decoded.text);
+            let _ = MainContent::default().extract(&decoded.text, None);
             let _ = encoding::undo_mojibake(&decoded.text);
         }
         return (1, 0);

@@ -1,7 +1,7 @@
 //! Rules of the corpus, the pipeline, the tokenizer and the batch shape.
 
 use super::Rules;
-use crate::config::schema::{Config, CorpusConfig, DataConfig, FILTER_STAGES, PipelineConfig};
+use crate::config::schema::{Config, CorpusConfig, DataConfig, FILTER_STAGES, HUGGING_FACE, PipelineConfig};
 
 /// The stages of the corpus pipeline, in the order of the InternLM2 report (section 3.1.1).
 const STAGES: [&str; 5] = ["format", "clean", "dedup", "safe", "quality"];
@@ -60,7 +60,8 @@ pub(super) fn tokenizer(config: &Config, rules: &mut Rules) {
     rules.check(tokenizer.vocab_size >= LEAST_VOCAB, &["tokenizer.vocab_size"], || {
         format!("{} is below {LEAST_VOCAB}: 256 bytes and the special tokens", tokenizer.vocab_size)
     });
-    let trained_here = tokenizer.file.is_empty() && config.data.train_folder.is_empty();
+    let trained_here =
+        tokenizer.kind == HUGGING_FACE && tokenizer.file.is_empty() && config.data.train_folder.is_empty();
     let fits = !trained_here || model.vocab_size == 0 || model.vocab_size >= tokenizer.vocab_size;
     rules.check(fits, &["model.vocab_size", "tokenizer.vocab_size", "tokenizer.file", "data.train_folder"], || {
         let (rows, tokens) = (model.vocab_size, tokenizer.vocab_size);

@@ -1,11 +1,14 @@
-//! Plugins outside the workspace (a filter here, a reader, a deduplicator and a token sink in files of their own), and a binary that
-//! offers them: `cargo run` lists all plugins of this binary as JSON, `cargo run -- FOLDER` uses them on `FOLDER/book.pages`.
+//! Plugins outside the workspace (a filter here, one of every other kind in a file of its own), and a binary that offers them: `cargo run`
+//! lists all plugins of this binary as JSON, `cargo run -- FOLDER` uses them on `FOLDER/book.pages`.
 //!
 //! For the whole command line, depend on `internevo-cli` too and end `main` with `internevo_cli::main()`.
 
+mod classifier;
 mod deduplicator;
+mod extractor;
 mod reader;
 mod sink;
+mod tokenizer;
 
 use std::path::Path;
 
@@ -15,7 +18,7 @@ use internevo_data::{
     plugin::Plugin,
     register_filter,
     stage::{StageRequest, run_stage},
-    tokenizer::{self, EncodeRequest},
+    tokenizer::{self as tokens, EncodeRequest},
 };
 
 /// Drops texts that shout.
@@ -45,10 +48,6 @@ impl Plugin for NoShouting {
 register_filter!(NoShouting { config });
 
 impl Filter for NoShouting {
-    fn name(&self) -> &str {
-        Self::NAME
-    }
-
     fn judge(&self, document: &Features<'_>) -> Verdict {
         let letters = document.text().chars().filter(|c| c.is_alphabetic()).count();
         let capitals = document.text().chars().filter(|c| c.is_uppercase()).count();
@@ -57,31 +56,53 @@ impl Filter for NoShouting {
     }
 }
 
-/// Deduplicates the pages in `folder` and counts the tokens of what is left, all by names.
+/// What `demonstrate` runs, as a configuration file has it.
+const PIPELINE: &str = r#"
+clean = ["no_shouting", "classifier"]
+
+[filter.no_shouting]
+max_capitals = 0.8
+
+[filter.classifier.asks]
+classifier = "questions"
+max.question = 0.5
+
+[format]
+extractor = "paragraphs"
+settings.paragraphs.min_bytes = 2
+
+[dedup]
+method = "same_title"
+"#;
+
+/// Takes the pages in `folder` through the stages and counts the tokens of what is left, all by names.
 fn demonstrate(folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let mut pipeline = PipelineConfig::default();
-    pipeline.dedup.method = "same_title".into();
-    let output = folder.join("unique");
-    let request = StageRequest {
-        stage: "dedup",
-        input: folder.join("book.pages"),
-        output: output.clone(),
-        lang: None,
-        threads: 1,
-        artifacts: folder.to_owned(),
-        pipeline: &pipeline,
-    };
-    run_stage(&request, &())?;
-    let tokenizer = tokenizer::train(["some text".to_owned()].into_iter(), &Default::default(), &|_| ())?;
+    let pipeline: PipelineConfig = toml::from_str(PIPELINE)?;
+    let mut input = folder.join("book.pages");
+    for stage in ["format", "clean", "dedup"] {
+        let output = folder.join(stage);
+        let request = StageRequest {
+            stage,
+            input,
+            output: output.clone(),
+            lang: None,
+            threads: 1,
+            artifacts: folder.to_owned(),
+            pipeline: &pipeline,
+        };
+        run_stage(&request, &())?;
+        input = output;
+    }
+    let tokenizer = tokens::load(&toml::from_str("kind = 'bytes'")?)?;
     let request = EncodeRequest {
-        inputs: &[output.join("kept/part-00000.jsonl")],
-        tokenizer: &tokenizer,
+        inputs: &[input.join("kept/part-00000.jsonl")],
+        tokenizer: &*tokenizer,
         folder,
         sink: "token_counts",
         sink_settings: &toml::from_str("separator = ': '")?,
         split_of: &|_| "train",
     };
-    tokenizer::encode_corpus(&request, &|_| ())?;
+    tokens::encode_corpus(&request, &|_| ())?;
     Ok(())
 }
 
@@ -97,13 +118,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 #[cfg(test)]
 mod tests {
-    use internevo_data::testing::{assert_drops, assert_keeps};
+    use internevo_data::assert_filter;
 
     use super::NoShouting;
 
     #[test]
     fn capitals_are_shouting_when_they_are_many() {
-        assert_eq!(assert_drops::<NoShouting>("", "BUY now", "shouting"), 0.5);
-        assert_keeps::<NoShouting>("max_capitals = 0.5", "BUY now");
+        assert_filter!(NoShouting, "", drops "BUY now" => "shouting", keeps "Buy now");
+        assert_filter!(NoShouting, "max_capitals = 0.5", keeps "BUY now");
     }
 }

@@ -39,7 +39,11 @@ impl RecordReader for Pages {
         buffer.clear();
         let Some(page) = self.pages.get(self.read) else { return Ok(RawRecord::End) };
         self.read += 1;
-        Document::new(format!("page-{}", self.read), page.as_str()).write_line(buffer);
+        let mut document = Document::new(format!("page-{}", self.read), page.as_str());
+        if page.starts_with('<') {
+            document.meta.insert("type".into(), "html".into());
+        }
+        document.write_line(buffer);
         buffer.pop();
         Ok(RawRecord::Record)
     }

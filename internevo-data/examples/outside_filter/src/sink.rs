@@ -36,7 +36,7 @@ impl Plugin for TokenCounts {
 }
 
 impl TokenSinkPlugin for TokenCounts {
-    fn create(config: Config, cx: &TokenSinkContext<'_>) -> Result<Box<dyn TokenSink>, StoreError> {
+    fn build(config: Config, cx: &TokenSinkContext<'_>) -> Result<Box<dyn TokenSink>, StoreError> {
         let path = cx.prefix.with_extension("tsv");
         Ok(Box::new(Self { path, separator: config.separator, table: String::new() }))
     }

@@ -160,10 +160,6 @@ impl Limits {
 }
 
 impl Filter for GopherQuality {
-    fn name(&self) -> &str {
-        Self::NAME
-    }
-
     fn judge(&self, document: &Features<'_>) -> Verdict {
         Measure::verdict(self.measure(document))
     }

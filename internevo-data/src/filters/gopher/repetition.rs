@@ -101,10 +101,6 @@ impl Plugin for GopherRepetition {
 crate::register_filter!(GopherRepetition { config, lang });
 
 impl Filter for GopherRepetition {
-    fn name(&self) -> &str {
-        Self::NAME
-    }
-
     fn judge(&self, document: &Features<'_>) -> Verdict {
         self.with_rules(document, |rules| Measure::verdict(rules)).unwrap_or(Verdict::Keep)
     }

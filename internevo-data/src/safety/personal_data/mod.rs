@@ -165,10 +165,6 @@ impl PersonalData {
 }
 
 impl Filter for PersonalData {
-    fn name(&self) -> &str {
-        Self::NAME
-    }
-
     fn judge(&self, document: &Features<'_>) -> Verdict {
         let findings = self.findings(document.text());
         let verdict = Measure::verdict([self.density_rule(findings.len(), document)]);

@@ -1,14 +1,8 @@
-//! For authors of filters: one line per expectation.
-//!
-//! ```
-//! use internevo_data::{filters::GopherQuality, testing};
-//! testing::assert_drops::<GopherQuality>("", "too short", "gopher_short_document");
-//! testing::assert_keeps::<GopherQuality>("min_words = 2\nmin_stop_words = 0", "long enough");
-//! testing::assert_sound::<GopherQuality>("mode = 'dolma'");
-//! ```
+//! For authors of filters.
 
+use super::{AWKWARD, parsed};
 use crate::{
-    document::Document,
+    Document,
     features::Features,
     filter::{Filter, FilterContext, FilterPlugin, Measure, Verdict},
 };
@@ -18,10 +12,8 @@ use crate::{
 /// # Panics
 /// If the settings are no TOML, or `P` refuses them.
 pub fn build<P: FilterPlugin>(settings: &str) -> Box<dyn Filter> {
-    let table: toml::Table = toml::from_str(settings).expect("the settings are TOML");
     let context = FilterContext { lang: None, artifacts: std::path::Path::new("no-artifacts") };
-    let config = internevo_core::plugin::parse_config::<P>(&table).unwrap_or_else(|error| panic!("{error}"));
-    P::build(config, &context).unwrap_or_else(|error| panic!("{error}"))
+    P::build(parsed::<P>(settings), &context).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// What `P` with these settings says about `text`.
@@ -68,36 +60,16 @@ pub fn assert_keeps<P: FilterPlugin>(settings: &str, text: &str) {
     assert!(verdict == Verdict::Keep, "`{}` was to keep the text, but said {verdict:?}", P::NAME);
 }
 
-/// Texts on which careless filters fail: nothing, no words, no letters, no line end, marks alone, other scripts, control characters.
-const AWKWARD: [&str; 16] = [
-    "",
-    " ",
-    "\n\n\n",
-    "\u{a0}\u{3000}\u{2028}\u{85}",
-    "\0\u{1c}\u{200b}\u{feff}",
-    "word",
-    "one two",
-    "...",
-    "……",
-    "#",
-    "{[(<",
-    "1 2 3",
-    "e\u{301}\u{301}",
-    "所有权。内存安全！",
-    "👩‍👩‍👧‍👦 😀",
-    "a\r\nb\rc\u{b}d",
-];
-
-/// Asserts what every filter owes the stage that runs it: any text in any language is judged without a panic, twice the same way and
-/// the same way by another instance; a drop has a reason in snake_case and a value that is a number; an edit changes the text, has
-/// such reasons too, and adds up; what the filter measures agrees with its verdict; the default settings survive being written as TOML.
+/// Asserts what every filter owes the stage that runs it: any text in any language is judged without a panic, twice the same way, the
+/// same way by another instance and among others; a drop has a reason in snake_case and a value that is a number; an edit changes the
+/// text, has such reasons too, and adds up; what the filter measures agrees with its verdict; the default settings survive being
+/// written as TOML.
 ///
 /// # Panics
 /// If it does not.
 #[track_caller]
 pub fn assert_sound<P: FilterPlugin>(settings: &str) {
-    let defaults = toml::Table::try_from(P::Config::default()).expect("the default settings are a TOML table");
-    internevo_core::plugin::parse_config::<P>(&defaults).unwrap_or_else(|error| panic!("default settings: {error}"));
+    super::assert_defaults::<P>();
     let (filter, other) = (build::<P>(settings), build::<P>(settings));
     let long: Vec<String> = AWKWARD.iter().map(|text| format!("{text} ").repeat(200)).collect();
     for text in AWKWARD.into_iter().chain(long.iter().map(String::as_str)) {
@@ -106,7 +78,8 @@ pub fn assert_sound<P: FilterPlugin>(settings: &str) {
             document.meta.insert("lang".into(), lang.into());
             let features = Features::new(&document);
             let verdict = filter.judge(&features);
-            let again = [filter.judge(&features), other.judge(&Features::new(&document))];
+            let mut again = filter.judge_all(&[&features, &features]);
+            again.push(other.judge(&Features::new(&document)));
             assert!(again.iter().all(|other| *other == verdict), "{verdict:?}, then {again:?}: {text:?} in {lang:?}");
             assert_well_formed(&verdict, text);
             assert_measured(&filter.measure(&features), &verdict, text);
@@ -145,4 +118,32 @@ fn assert_well_formed(verdict: &Verdict, text: &str) {
             assert_eq!(text.len() as u64 + added, edit.text.len() as u64 + removed, "bytes of {edit:?}: {text:?}");
         }
     }
+}
+
+/// Asserts what a filter with some settings says about texts, and that it is sound ([`assert_sound`](crate::testing::assert_sound)).
+///
+/// ```
+/// use internevo_data::{assert_filter, filters::GopherQuality, safety::PersonalData};
+///
+/// assert_filter!(GopherQuality, "min_words = 3",
+///     drops "too short" => "gopher_short_document",
+///     drops "the hashtags that nobody wants are with everybody # # # #" => "gopher_many_hashes",
+///     keeps "the end of all that is with us, of the river and of that which remains");
+/// assert_filter!(PersonalData, "", edits "mail me@host.org" => "mail <EMAIL>", keeps "no mail");
+/// ```
+#[macro_export]
+macro_rules! assert_filter {
+    (@keeps $plugin:ty, $settings:expr, $text:expr) => {
+        $crate::testing::assert_keeps::<$plugin>($settings, $text)
+    };
+    (@drops $plugin:ty, $settings:expr, $text:expr, $reason:expr) => {
+        $crate::testing::assert_drops::<$plugin>($settings, $text, $reason)
+    };
+    (@edits $plugin:ty, $settings:expr, $text:expr, $edited:expr) => {
+        assert_eq!($crate::testing::assert_edits::<$plugin>($settings, $text), $edited)
+    };
+    ($plugin:ty, $settings:expr $(, $does:ident $text:expr $(=> $expected:expr)?)+ $(,)?) => {{
+        $crate::testing::assert_sound::<$plugin>($settings);
+        $($crate::assert_filter!(@$does $plugin, $settings, $text $(, $expected)?);)+
+    }};
 }
