@@ -92,6 +92,7 @@ impl<N: Copy> Batch<N> {
     }
 
     /// Looks for the n-gram of `length` words that ends at `at`, where one word less was found; is it there?
+    #[inline]
     fn grow<L: Lookup<Node = N>>(&mut self, at: usize, length: usize, search: &L, bytes: &[u8], order: usize) -> bool {
         // The context is an n-gram that ends in the word before.
         if self.words[at - 1].length < length - 1 {

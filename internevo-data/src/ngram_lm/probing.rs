@@ -41,6 +41,7 @@ impl Table {
     }
 
     /// The bucket in which the search for `key` begins: `key % buckets`, without a division.
+    #[inline]
     fn bucket(&self, key: u64) -> usize {
         // The quotient is right or one too small: the reciprocal lacks at most 1, which is key / 2^64 < 1 of the quotient.
         let quotient = ((u128::from(key) * u128::from(self.reciprocal)) >> 64) as u64;
@@ -49,11 +50,13 @@ impl Table {
     }
 
     /// Asks for the memory in which the search for `key` begins.
+    #[inline]
     fn prefetch(&self, bytes: &[u8], key: u64) {
         prefetch(bytes, self.start + self.bucket(key) * self.entry);
     }
 
     /// Where the value of `key` is, or `Err` with the free bucket where it would be (`None` in a full table).
+    #[inline]
     pub fn find(&self, bytes: &[u8], key: u64) -> Result<usize, Option<usize>> {
         let mut bucket = self.bucket(key);
         for _ in 0..self.buckets {
@@ -141,6 +144,7 @@ impl Lookup for Probing {
         self.layout.words.prefetch(bytes, hash);
     }
 
+    #[inline]
     fn expect_longer(&self, bytes: &[u8], place: usize, earlier: u32, node: Option<u64>) {
         if let Some((hash, table)) = node.zip(self.layout.middles.get(place).or(self.layout.longest.as_ref())) {
             table.prefetch(bytes, ngram_hash(hash, earlier));
@@ -152,6 +156,7 @@ impl Lookup for Probing {
         (weights(&bytes[at..]), extensible(&bytes[at..], u64::from(index)))
     }
 
+    #[inline]
     fn middle(&self, bytes: &[u8], place: usize, earlier: u32, node: &mut Option<u64>) -> Option<Weights> {
         let key = ngram_hash((*node)?, earlier);
         let at = self.layout.middles[place].find(bytes, key).ok()?;
@@ -159,6 +164,7 @@ impl Lookup for Probing {
         Some(weights(&bytes[at..]))
     }
 
+    #[inline]
     fn longest(&self, bytes: &[u8], earlier: u32, node: Option<u64>) -> Option<f32> {
         let at = self.layout.longest?.find(bytes, ngram_hash(node?, earlier)).ok()?;
         Some(negative(f32::from_le_bytes(word(&bytes[at..]))))
