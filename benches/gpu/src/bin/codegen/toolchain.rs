@@ -181,7 +181,9 @@ mod tests {
         let mut metrics = Metrics::default();
         metrics.read_report(report);
         assert_eq!(metrics.registers, 168);
-        assert!(matches!(&metrics.losses[..], [loss] if loss.starts_with("wgmma.mma_async instructions are serialized")));
+        assert!(
+            matches!(&metrics.losses[..], [loss] if loss.starts_with("wgmma.mma_async instructions are serialized"))
+        );
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) const fn barriers(stages: usize) -> usize {
 
 const BARRIER_BYTES: usize = 8;
 
-/// Queries, keys and values: as tensor maps, or as buffers where those are emulated.
+/// Queries, keys and values as the accelerator knows them.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 pub(super) struct Maps<F: Float> {
