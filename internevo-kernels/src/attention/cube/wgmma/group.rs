@@ -156,7 +156,8 @@ impl<F: Float, N: Size> Group<F, N> {
     /// Lets the first of two warpgroups begin.
     pub fn open_turns(&self, #[comptime] groups: u32) {
         if comptime!(groups == 2) {
-            if self.index() == 1 {
+            let second = self.index() == 1;
+            if second {
                 self.pass_turn(groups);
             }
         }
