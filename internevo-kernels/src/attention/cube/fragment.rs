@@ -46,8 +46,8 @@ pub(super) fn hide(
     }
 }
 
-/// One step of the online softmax in the `half`th of the two rows that a lane has of fragment `i`, scores becoming weights. Gives
-/// the factor of what was summed before. `scale` includes the change from e to 2. The maximum is that of the unscaled scores; a
+/// One step of the online softmax in the two rows that a lane has of fragment `i`, scores becoming weights; `shrink` becomes the
+/// factors of what was summed before. `scale` includes the change from e to 2. The maximum is that of the unscaled scores; a
 /// lane's total is over its own columns.
 #[cube]
 pub(super) fn soften(
@@ -55,37 +55,43 @@ pub(super) fn soften(
     scores: &mut Array<Sums>,
     maximum: &mut Array<f32>,
     total: &mut Array<f32>,
+    shrink: &mut Array<f32>,
     i: usize,
-    #[comptime] half: usize,
     scale: f32,
     #[comptime] fragments: Fragments,
-) -> f32 {
+) {
     let (tiles, unroll) = comptime!((fragments.scores, fragments.unroll));
-    let (low, high) = comptime!((2 * half, 2 * half + 1));
-    let slot = 2 * i + half;
-    let mut largest = maximum[slot];
+    let mut near = maximum[2 * i];
+    let mut far = maximum[2 * i + 1];
     #[unroll(unroll)]
     for n in 0..tiles {
         let score = scores[i * tiles + n];
-        largest = max(largest, max(score.extract(low), score.extract(high)));
+        near = max(near, max(score.extract(0usize), score.extract(1usize)));
+        far = max(far, max(score.extract(2usize), score.extract(3usize)));
     }
-    let largest = lanes.quad_max(largest);
-    let shrink = lanes.exp2((maximum[slot] - largest) * scale);
-    let bias = largest * scale;
-    maximum[slot] = largest;
-    let mut sum = total[slot] * shrink;
-    #[unroll(unroll)]
-    for n in 0..tiles {
-        let mut score = scores[i * tiles + n];
-        let near = lanes.exp2(score.extract(low) * scale - bias);
-        let far = lanes.exp2(score.extract(high) * scale - bias);
-        score.insert(low, near);
-        score.insert(high, far);
-        scores[i * tiles + n] = score;
-        sum += near + far;
+    let (near, far) = lanes.quad_max(near, far);
+    #[unroll]
+    for half in 0..2usize {
+        let (low, high) = comptime!((2 * half, 2 * half + 1));
+        let slot = 2 * i + half;
+        let largest = if comptime!(half == 0) { near } else { far };
+        let shrunk = lanes.exp2((maximum[slot] - largest) * scale);
+        let bias = largest * scale;
+        maximum[slot] = largest;
+        let mut sum = total[slot] * shrunk;
+        #[unroll(unroll)]
+        for n in 0..tiles {
+            let mut score = scores[i * tiles + n];
+            let left = lanes.exp2(score.extract(low) * scale - bias);
+            let right = lanes.exp2(score.extract(high) * scale - bias);
+            score.insert(low, left);
+            score.insert(high, right);
+            scores[i * tiles + n] = score;
+            sum += left + right;
+        }
+        total[slot] = sum;
+        shrink[half] = shrunk;
     }
-    total[slot] = sum;
-    shrink
 }
 
 /// Ends the softmax of the warp's rows: the factors that make sums averages, and the log-sum-exp of each, `[row, group, member]`.
@@ -102,15 +108,19 @@ pub(super) fn finish(
     #[comptime] fragments: Fragments,
 ) {
     #[unroll(fragments.unroll)]
-    for i in 0..comptime!(2 * fragments.down) {
-        let sum = lanes.quad_sum(total[i]);
-        factors[i] = select(sum == 0.0f32, 0.0f32, 1.0f32 / sum);
-        let row = rows.first + i as u32 * 8 + lanes.lane / 4;
-        if row < rows.stop && lanes.lane % 4 == 0 {
-            let head = rows.head.group * comptime!(heads[1]) + rows.head.member;
-            // The logarithm of nothing is -∞.
-            lse[row as usize * comptime!((heads[0] * heads[1]) as usize) + head as usize] =
-                maximum[i] * scale + sum.ln();
+    for i in 0..comptime!(fragments.down) {
+        let (near, far) = lanes.quad_sum(total[2 * i], total[2 * i + 1]);
+        #[unroll]
+        for half in 0..2usize {
+            let sum = if comptime!(half == 0) { near } else { far };
+            factors[2 * i + half] = select(sum == 0.0f32, 0.0f32, 1.0f32 / sum);
+            let row = rows.first + i as u32 * comptime!(ROWS as u32) + comptime!(8 * half as u32) + lanes.lane / 4;
+            if row < rows.stop && lanes.lane % 4 == 0 {
+                let head = rows.head.group * comptime!(heads[1]) + rows.head.member;
+                // The logarithm of nothing is -∞.
+                lse[row as usize * comptime!((heads[0] * heads[1]) as usize) + head as usize] =
+                    maximum[2 * i + half] * scale + sum.ln();
+            }
         }
     }
 }

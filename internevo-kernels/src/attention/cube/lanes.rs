@@ -171,26 +171,48 @@ impl Lanes {
         if comptime!(self.instructions.emulated()) { (x * comptime!(std::f32::consts::LN_2)).exp() } else { ex2(x) }
     }
 
-    /// The largest value of the four lanes that share a row of C.
-    pub fn quad_max(&mut self, value: f32) -> f32 {
-        let near = max(value, self.exchange_xor(value, 1u32));
-        max(near, self.exchange_xor(near, 2u32))
+    /// Of two values of each lane, the largest among the four lanes that share rows of C.
+    pub fn quad_max(&mut self, near: f32, far: f32) -> (f32, f32) {
+        self.quad(near, far, false)
     }
 
-    /// The sum over the four lanes that share a row of C.
-    pub fn quad_sum(&mut self, value: f32) -> f32 {
-        let near = value + self.exchange_xor(value, 1u32);
-        near + self.exchange_xor(near, 2u32)
+    /// Of two values of each lane, the sum over the four lanes that share rows of C.
+    pub fn quad_sum(&mut self, near: f32, far: f32) -> (f32, f32) {
+        self.quad(near, far, true)
     }
 
-    fn exchange_xor(&mut self, value: f32, mask: u32) -> f32 {
+    fn quad(&mut self, near: f32, far: f32, #[comptime] sum: bool) -> (f32, f32) {
         if comptime!(self.instructions.emulated()) {
-            self.show(u32::reinterpret(value));
-            f32::reinterpret(self.shown(self.lane ^ mask))
+            let at = (self.warp * comptime!(WORDS as u32) + self.lane) as usize;
+            sync_cube();
+            self.exchange[at] = u32::reinterpret(near);
+            self.exchange[at + comptime!(LANES as usize)] = u32::reinterpret(far);
+            sync_cube();
+            let first = self.warp * comptime!(WORDS as u32) + self.lane / 4 * 4;
+            let mut all_near = f32::reinterpret(self.exchange[first as usize]);
+            let mut all_far = f32::reinterpret(self.exchange[(first + LANES) as usize]);
+            for lane in 1..4u32 {
+                let other_near = f32::reinterpret(self.exchange[(first + lane) as usize]);
+                let other_far = f32::reinterpret(self.exchange[(first + LANES + lane) as usize]);
+                all_near = combine(all_near, other_near, sum);
+                all_far = combine(all_far, other_far, sum);
+            }
+            (all_near, all_far)
         } else {
-            plane_shuffle_xor(value, mask)
+            (butterfly(near, sum), butterfly(far, sum))
         }
     }
+}
+
+#[cube]
+fn combine(a: f32, b: f32, #[comptime] sum: bool) -> f32 {
+    if comptime!(sum) { a + b } else { max(a, b) }
+}
+
+#[cube]
+fn butterfly(value: f32, #[comptime] sum: bool) -> f32 {
+    let near = combine(value, plane_shuffle_xor(value, 1u32), sum);
+    combine(near, plane_shuffle_xor(near, 2u32), sum)
 }
 
 /// The f16 of the same finite value, in the low half. Emulation packs by arithmetic because WGSL's translator has no cast from two

@@ -13,7 +13,8 @@
 //! | `lanes`, `fragment` | what `mma` and `wgmma` share: a warp's registers, and the softmax in them |
 //!
 //! The portable kernels are tested by running them. Of the others everything but the PTX instructions is: tests emulate those on
-//! any device; with the instructions they have been compiled (NVRTC, ptxas) and not yet run on a GPU.
+//! any device, each done when it is begun. With the instructions, and `wgmma`'s barriers between them, they have been compiled
+//! (NVRTC, ptxas) and not yet run on a GPU.
 //!
 //! The backward takes no atomics: dQ is summed by the cubes that own queries, dK and dV by those that own keys, and the scores
 //! are computed in both. That is 7 products of tiles instead of 5, and results that repeat to the bit.

@@ -158,19 +158,18 @@ fn soften_rows<F: Float, N: Size>(
     #[comptime] shape: Shape,
 ) {
     let (columns, unroll) = comptime!((shape.sum_tiles(), shape.unroll()));
+    let mut shrink = Array::<f32>::new(2usize);
     #[unroll(unroll)]
     for i in 0..comptime!(shape.tiling.fragments) {
-        #[unroll]
-        for half in 0..2usize {
-            let fragments = comptime!(shape.fragments());
-            let shrink = soften(&mut warp.lanes, scores, maximum, total, i, half, scale, fragments);
-            #[unroll(unroll)]
-            for n in 0..columns {
-                let mut part = sums[i * columns + n];
-                part.insert(comptime!(2 * half), part.extract(comptime!(2 * half)) * shrink);
-                part.insert(comptime!(2 * half + 1), part.extract(comptime!(2 * half + 1)) * shrink);
-                sums[i * columns + n] = part;
+        soften(&mut warp.lanes, scores, maximum, total, &mut shrink, i, scale, comptime!(shape.fragments()));
+        #[unroll(unroll)]
+        for n in 0..columns {
+            let mut part = sums[i * columns + n];
+            #[unroll]
+            for c in 0..4usize {
+                part.insert(c, part.extract(c) * shrink[comptime!(c / 2)]);
             }
+            sums[i * columns + n] = part;
         }
     }
 }

@@ -86,5 +86,5 @@ impl Descriptor {
 #[cube]
 pub(super) fn chunk_byte(row: u32, chunk: u32, #[comptime] rows: usize) -> u32 {
     let per_span = comptime!(SPAN_BYTES / 16);
-    chunk / per_span * comptime!(rows as u32 * SPAN_BYTES) + row * SPAN_BYTES + (chunk % per_span ^ row % 8) * 16
+    chunk / per_span * comptime!(rows as u32 * SPAN_BYTES) + row * SPAN_BYTES + ((chunk % per_span) ^ (row % 8)) * 16
 }

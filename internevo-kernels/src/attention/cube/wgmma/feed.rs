@@ -29,7 +29,7 @@ pub(super) const fn barriers(stages: usize) -> usize {
 
 const BARRIER_BYTES: usize = 8;
 
-/// Queries, keys and values: as tensor maps, or as buffers where those are emulated.
+/// Queries, keys and values as the accelerator knows them.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 pub(super) struct Maps<F: Float> {
@@ -184,16 +184,12 @@ impl Feed {
 
     /// Gives the keys' place of a step back. One lane of each warp says so.
     pub fn free_keys(&self, step: u32, lane: u32) {
-        if comptime!(!self.shape.emulated()) {
-            arrive(self.barrier(KEYS_FREE, self.stage(step)), lane);
-        }
+        arrive(self.barrier(KEYS_FREE, self.stage(step)), lane);
     }
 
     /// Gives the values' place of a step back.
     pub fn free_values(&self, step: u32, lane: u32) {
-        if comptime!(!self.shape.emulated()) {
-            arrive(self.barrier(VALUES_FREE, self.stage(step)), lane);
-        }
+        arrive(self.barrier(VALUES_FREE, self.stage(step)), lane);
     }
 
     /// Sets the values of a step that lie beyond the last key to zero. All units that read them take part.
@@ -234,7 +230,8 @@ fn meet(#[comptime] shape: Shape) {
     }
 }
 
-/// Emulated: copies the first `count` of some rows to a tile at a byte of the arena, as a tensor map with 128-byte swizzle does.
+/// Emulated: copies the first `count` of some rows to a tile at a byte of the arena, as a tensor map with 128-byte swizzle does. Who read
+/// another tile there has met the rest of the cube since: no two uses of a stage are without a softmax between them.
 #[cube]
 fn fill<F: Float, N: Size>(
     group: &mut Group<F, N>,
@@ -246,7 +243,6 @@ fn fill<F: Float, N: Size>(
     #[comptime] shape: Shape,
 ) {
     let (chunks, lanes) = (comptime!((shape.head_dim / CHUNK) as u32), N::value());
-    sync_cube();
     let mut i = UNIT_POS;
     while i < comptime!(count as u32 * chunks) {
         let (row, chunk) = (i / chunks, i % chunks);

@@ -150,7 +150,11 @@ fn attend<F: Float, N: Size>(
     let mut softmax = Softmax::new(scale * comptime!(std::f32::consts::LOG2_E), fragments);
     sums.clear();
     if feed.steps() > 0 {
-        walk(group, feed, q, k, v, products, sums, &mut softmax);
+        if comptime!(shape.emulated()) {
+            walk_emulated(group, feed, q, k, v, products, sums, &mut softmax);
+        } else {
+            walk(group, feed, q, k, v, products, sums, &mut softmax);
+        }
     }
     let first = feed.tile.first + group.lanes.warp * comptime!(ROWS as u32);
     let rows = Rows { first, stop: feed.tile.stop, head: feed.head };
@@ -230,6 +234,39 @@ fn walk<F: Float, N: Size>(
     group.wait(0u32);
 }
 
+/// The same steps in the same order, neither the first nor the last of them apart: software Vulkan compiles copies for minutes.
+#[cube]
+fn walk_emulated<F: Float, N: Size>(
+    group: &mut Group<F, N>,
+    feed: &Feed,
+    q: ComptimeOption<&[Vector<F, N>]>,
+    k: ComptimeOption<&[Vector<F, N>]>,
+    v: ComptimeOption<&[Vector<F, N>]>,
+    products: &mut Accumulator,
+    sums: &mut Accumulator,
+    softmax: &mut Softmax,
+) {
+    let steps = feed.steps();
+    let mut weights = Array::<Quad>::new(comptime!(feed.shape.tiling.keys / 16));
+    feed.take_queries(group, q);
+    for step in 0..steps + 1 {
+        if step < steps {
+            feed.take_keys(group, k, step);
+            score(group, feed, step, products);
+        }
+        if step > 0 {
+            feed.take_values(group, v, step - 1);
+            feed.wipe(group, step - 1);
+            add(group, feed, step - 1, &weights, sums);
+        }
+        if step < steps {
+            softmax.soften(group, feed, step, products);
+            sums.scale(softmax.shrink[0usize], softmax.shrink[1usize]);
+            softmax.pack::<F>(&group.lanes, &mut weights);
+        }
+    }
+}
+
 /// Begins the products of the group's queries with the keys of a step.
 #[cube]
 fn score<F: Float, N: Size>(group: &mut Group<F, N>, feed: &Feed, step: u32, products: &mut Accumulator) {
@@ -306,19 +343,16 @@ impl Softmax {
             let first = tile.first + group.lanes.warp * comptime!(ROWS as u32);
             hide(&tile, &mut self.scores, first, start, group.lanes.lane, HIDDEN, comptime!(self.fragments));
         }
-        #[unroll]
-        for half in 0..2usize {
-            self.shrink[half] = soften(
-                &mut group.lanes,
-                &mut self.scores,
-                &mut self.maximum,
-                &mut self.total,
-                0usize,
-                half,
-                self.scale,
-                comptime!(self.fragments),
-            );
-        }
+        soften(
+            &mut group.lanes,
+            &mut self.scores,
+            &mut self.maximum,
+            &mut self.total,
+            &mut self.shrink,
+            0usize,
+            self.scale,
+            comptime!(self.fragments),
+        );
     }
 
     /// Weights as fragments of the next product's A.

@@ -140,29 +140,24 @@ impl<F: Float, N: Size> Group<F, N> {
 
     /// Before the first product that reads or adds to registers which were changed since the last.
     pub fn begin(&self) {
-        if comptime!(!self.instructions.emulated()) {
-            gpu_asm!("wgmma.fence.sync.aligned;");
-        }
+        gpu_asm!("wgmma.fence.sync.aligned;");
     }
 
     /// Ends a batch of products.
     pub fn commit(&self) {
-        if comptime!(!self.instructions.emulated()) {
-            gpu_asm!("wgmma.commit_group.sync.aligned;");
-        }
+        gpu_asm!("wgmma.commit_group.sync.aligned;");
     }
 
     /// Waits until no more than `pending` batches are under way.
     pub fn wait(&self, #[comptime] pending: u32) {
-        if comptime!(!self.instructions.emulated()) {
-            gpu_asm!("wgmma.wait_group.sync.aligned {pending};");
-        }
+        gpu_asm!("wgmma.wait_group.sync.aligned {pending};");
     }
 
     /// Lets the first of two warpgroups begin.
     pub fn open_turns(&self, #[comptime] groups: u32) {
-        if comptime!(groups == 2 && !self.instructions.emulated()) {
-            if self.index() == 1 {
+        if comptime!(groups == 2) {
+            let second = self.index() == 1;
+            if second {
                 self.pass_turn(groups);
             }
         }
@@ -171,7 +166,7 @@ impl<F: Float, N: Size> Group<F, N> {
     /// Waits until the other of two warpgroups has begun its products: while they run, this one begins its own, which wait for
     /// the tensor cores, and the other softens.
     pub fn take_turn(&self, #[comptime] groups: u32) {
-        if comptime!(groups == 2 && !self.instructions.emulated()) {
+        if comptime!(groups == 2) {
             let (barrier, units) = (self.index() + FIRST_TURN, comptime!(2 * GROUP));
             gpu_asm!("bar.sync {barrier}, {units};", barrier = in(_) barrier);
         }
@@ -179,7 +174,7 @@ impl<F: Float, N: Size> Group<F, N> {
 
     /// Lets the other of two warpgroups begin its products.
     pub fn pass_turn(&self, #[comptime] groups: u32) {
-        if comptime!(groups == 2 && !self.instructions.emulated()) {
+        if comptime!(groups == 2) {
             let (barrier, units) = (1 - self.index() + FIRST_TURN, comptime!(2 * GROUP));
             gpu_asm!("bar.arrive {barrier}, {units};", barrier = in(_) barrier);
         }
