@@ -226,7 +226,7 @@ impl Head<'_> {
         if start == 0 {
             return product(sum, 0, self.words);
         }
-        let part = Buffer::empty(self.client, self.cut.words * self.width, F32);
+        let part = Buffer::empty(self.client, self.cut.words.min(self.words) * self.width, F32);
         for first in (0..self.words).step_by(self.cut.words) {
             let words = self.cut.words.min(self.words - first);
             product(&part, first, words);

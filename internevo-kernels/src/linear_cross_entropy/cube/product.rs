@@ -4,9 +4,7 @@
 use crate::cube::{Buffer, Client, ElemType, F32};
 use cubecl::prelude::TensorBinding;
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems, MatmulSetupError};
-use cubek::matmul::multi_level::routines::TileSizeSelection;
 use cubek::matmul::multi_level::routines::batch::ordered_double_buffering::OrderedSelectionArgs;
-use cubek::matmul::multi_level::routines::batch::simple_unit::SimpleUnitSelectionArgs;
 use cubek::matmul::routine::BlueprintStrategy;
 use cubek::matmul::{launch::launch_ref, multi_level, strategy::Strategy};
 use cubek::std::InputBinding;
@@ -45,12 +43,6 @@ impl<'a> View<'a> {
         self.buffer.elem
     }
 
-    /// Whether every row, or every column of a transpose, begins at a multiple of 16 bytes.
-    fn is_wide(self) -> bool {
-        let stride = self.row_stride.max(self.column_stride);
-        [self.start, stride].iter().all(|elements| (elements * self.elem().size()).is_multiple_of(16))
-    }
-
     fn binding(self) -> TensorBinding {
         let handle = self.buffer.handle.clone().offset_start((self.start * self.elem().size()) as u64);
         let (strides, shape) = ([self.row_stride, self.column_stride], [self.rows, self.columns]);
@@ -75,7 +67,7 @@ pub(super) fn multiply(client: &Client, out: View<'_>, a: View<'_>, b: View<'_>)
         launch_ref(strategy, client, lhs, rhs, out.binding(), &mut MatmulElems::from_globals(&elems))
     };
     let mut outcome = Ok(());
-    for strategy in strategies(a.elem(), [out, a, b].iter().all(|view| view.is_wide())) {
+    for strategy in strategies(a.elem()) {
         outcome = launch(&strategy);
         if !matches!(outcome, Err(MatmulSetupError::Unavailable(_))) {
             break;
@@ -86,15 +78,11 @@ pub(super) fn multiply(client: &Client, out: View<'_>, a: View<'_>, b: View<'_>)
     }
 }
 
-/// Routines for operands of this type, `wide` if all can be loaded 16 bytes at a time; the first that the device has the
-/// instructions for counts.
-fn strategies(elem: ElemType, wide: bool) -> Vec<Strategy> {
+/// Routines for operands of this type; the first that the device has the instructions for counts.
+fn strategies(elem: ElemType) -> Vec<Strategy> {
     if elem == F32 {
-        // The others would round f32 to the 10 bits of TF32 where there are tensor cores. Loaded by the element, a large tile
-        // takes more than a unit's registers.
-        let tile_size = if wide { TileSizeSelection::MaxTileSize } else { TileSizeSelection::MinTileSize };
-        let tiles = BlueprintStrategy::Inferred(SimpleUnitSelectionArgs { tile_size });
-        return vec![multi_level::Strategy::SimpleUnit(tiles).into()];
+        // The others would round f32 to the 10 bits of TF32 where there are tensor cores.
+        return vec![multi_level::Strategy::SimpleUnit(Default::default()).into()];
     }
     // Tiles of 128×64, a plane on 16 rows: what cubek picks by itself keeps more than a unit's registers.
     let tiles = OrderedSelectionArgs {
