@@ -44,7 +44,7 @@ const ORIENTATIONS: [(bool, bool); 4] = [(false, false), (false, true), (true, f
 #[test]
 fn products_of_any_shape_and_orientation_agree_with_f64() {
     let mut random = Random::fresh();
-    for (a_transposed, b_transposed) in ORIENTATIONS.repeat(4) {
+    for (a_transposed, b_transposed) in ORIENTATIONS.repeat(2) {
         let (m, n, k) = (random.between(1, 90), random.between(1, 1200), random.between(1, 1300));
         println!("{m}x{n}x{k}");
         let (a, b) = (random.values(m * k), random.values(k * n));
