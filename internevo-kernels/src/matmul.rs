@@ -1,12 +1,10 @@
-//! Matrix products on slices: register tiles of our own where the processor has AVX-512, otherwise, and for slivers, the `gemm`
-//! crate. Used by the linear layer, the vocabulary head and attention tiles. Products of bf16 matrices are in [`bf16`].
+//! Matrix products on slices: a checked face for the `gemm` crate. Used by the linear layer, the vocabulary head and
+//! attention tiles. Products of bf16 matrices are in [`bf16`].
 //!
 //! A product's bits do not depend on the number of threads: threads take bands of the output and never split the inner
-//! dimension.
+//! dimension. Cutting bands here rather than in `gemm` saves its barriers between packing and multiplying.
 
 pub mod bf16;
-#[cfg(target_arch = "x86_64")]
-mod tiles;
 
 use gemm::Parallelism;
 use rayon::prelude::*;
@@ -38,18 +36,6 @@ impl<'a, T> Matrix<'a, T> {
     fn rows_between(self, start: usize, end: usize) -> Self {
         assert!(start < end && end <= self.rows, "rows {start}..{end} of {}", self.rows);
         Self { data: &self.data[start * self.row_stride..], rows: end - start, ..self }
-    }
-
-    /// The `rows` x `columns` elements from `(row, column)` on.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-    fn window(self, row: usize, column: usize, rows: usize, columns: usize) -> Self {
-        assert!(
-            row + rows <= self.rows && column + columns <= self.columns,
-            "window beyond {}x{}",
-            self.rows,
-            self.columns
-        );
-        Self { data: &self.data[row * self.row_stride + column * self.column_stride..], rows, columns, ..self }
     }
 
     /// The transpose; moves nothing.
@@ -102,15 +88,15 @@ pub enum Threads {
     Pool,
 }
 
-/// `output = a · b`, or `output += a · b` with `accumulate`.
+/// `output = scale · a · b`, or `output += scale · a · b` with `accumulate`.
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn multiply(output: Output<'_>, accumulate: bool, a: Matrix<'_>, b: Matrix<'_>, threads: Threads) {
+pub fn multiply(output: Output<'_>, accumulate: bool, scale: f32, a: Matrix<'_>, b: Matrix<'_>, threads: Threads) {
     assert_eq!((output.rows, output.columns), (a.rows, b.columns), "shape of the product");
     let target = Target { first: output.data.as_mut_ptr(), row_stride: output.row_stride };
     // SAFETY: `Output` was checked to be a window of its exclusively borrowed slice, without overlapping rows.
-    unsafe { multiply_raw(target, accumulate, a, b, threads) }
+    unsafe { multiply_raw(target, accumulate, scale, a, b, threads) }
 }
 
 /// `a · b` in a new row-major vector, over the pool.
@@ -128,7 +114,7 @@ pub fn extend_with_product(out: &mut Vec<f32>, a: Matrix<'_>, b: Matrix<'_>) {
     // SAFETY: the spare capacity holds `rows x columns` row-major; without `accumulate` every element is written and none
     // read, so the length may be set afterwards.
     unsafe {
-        multiply_raw(target, false, a, b, Threads::Pool);
+        multiply_raw(target, false, 1.0, a, b, Threads::Pool);
         out.set_len(start + len);
     }
 }
@@ -174,7 +160,7 @@ unsafe impl Sync for Target {}
 /// # Safety
 /// `target` is valid for writes (for reads too with `accumulate`) of `a.rows` rows of `b.columns` elements that nothing
 /// else touches meanwhile.
-unsafe fn multiply_raw(target: Target, accumulate: bool, a: Matrix<'_>, b: Matrix<'_>, threads: Threads) {
+unsafe fn multiply_raw(target: Target, accumulate: bool, scale: f32, a: Matrix<'_>, b: Matrix<'_>, threads: Threads) {
     assert_eq!(a.columns, b.rows, "inner dimension of a product");
     // The longer side is cut: what the other side contributes is packed again for every piece.
     let (by_rows, length) = (a.rows >= b.columns, a.rows.max(b.columns));
@@ -186,7 +172,7 @@ unsafe fn multiply_raw(target: Target, accumulate: bool, a: Matrix<'_>, b: Matri
     };
     if pieces == 1 {
         // SAFETY: the caller's promise.
-        return unsafe { multiply_piece(target, accumulate, a, b) };
+        return unsafe { multiply_piece(target, accumulate, scale, a, b) };
     }
     let cut = |piece: usize| (length.div_ceil(UNIT) * piece / pieces * UNIT).min(length);
     (0..pieces).into_par_iter().with_max_len(1).for_each(|piece| {
@@ -196,7 +182,7 @@ unsafe fn multiply_raw(target: Target, accumulate: bool, a: Matrix<'_>, b: Matri
             false => (a, b.transposed().rows_between(start, end).transposed(), start),
         };
         // SAFETY: the offset stays inside the target, and pieces are disjoint bands of its rows or columns.
-        unsafe { multiply_piece(target.offset(offset), accumulate, a, b) };
+        unsafe { multiply_piece(target.offset(offset), accumulate, scale, a, b) };
     });
 }
 
@@ -204,12 +190,7 @@ unsafe fn multiply_raw(target: Target, accumulate: bool, a: Matrix<'_>, b: Matri
 ///
 /// # Safety
 /// As [`multiply_raw`].
-unsafe fn multiply_piece(target: Target, accumulate: bool, a: Matrix<'_>, b: Matrix<'_>) {
-    #[cfg(target_arch = "x86_64")]
-    if tiles::suit(a, b) {
-        // SAFETY: the caller's promise, and the condition.
-        return unsafe { tiles::multiply(target, accumulate, a, b) };
-    }
+unsafe fn multiply_piece(target: Target, accumulate: bool, scale: f32, a: Matrix<'_>, b: Matrix<'_>) {
     // SAFETY: `a` and `b` were checked against their slices when made, `target` is the caller's promise.
     unsafe {
         gemm::gemm(
@@ -227,7 +208,7 @@ unsafe fn multiply_piece(target: Target, accumulate: bool, a: Matrix<'_>, b: Mat
             b.column_stride as isize,
             b.row_stride as isize,
             1.0,
-            1.0,
+            scale,
             false,
             false,
             false,

@@ -20,7 +20,7 @@ pub fn forward(shape: Shape, x: &[f32], weight: &[f32], offsets: &[u32]) -> Vec<
     for_pieces(&mut y, d_out, offsets.iter().map(|end| *end as usize), |expert, rows, y| {
         let x = Matrix::new(&x[rows.start * d_in..rows.end * d_in], rows.len(), d_in);
         let y = Output::new(y, rows.len(), d_out);
-        multiply(y, false, x, of_expert(shape, weight, expert).transposed(), Threads::One);
+        multiply(y, false, 1.0, x, of_expert(shape, weight, expert).transposed(), Threads::One);
     });
     y
 }
@@ -33,7 +33,7 @@ pub fn backward_input(shape: Shape, dy: &[f32], weight: &[f32], offsets: &[u32])
     for_pieces(&mut dx, d_in, offsets.iter().map(|end| *end as usize), |expert, rows, dx| {
         let dy = Matrix::new(&dy[rows.start * d_out..rows.end * d_out], rows.len(), d_out);
         let dx = Output::new(dx, rows.len(), d_in);
-        multiply(dx, false, dy, of_expert(shape, weight, expert), Threads::One);
+        multiply(dx, false, 1.0, dy, of_expert(shape, weight, expert), Threads::One);
     });
     dx
 }
@@ -52,7 +52,7 @@ pub fn backward_weight(shape: Shape, dy: &[f32], x: &[f32], offsets: &[u32]) -> 
         let last = (end - 1) * d_out + outputs.end - expert * d_out;
         let dy = Matrix::strided(&dy[first..last], end - start, outputs.len(), d_out);
         let x = Matrix::new(&x[start * d_in..end * d_in], end - start, d_in);
-        multiply(Output::new(dw, outputs.len(), d_in), false, dy.transposed(), x, Threads::One);
+        multiply(Output::new(dw, outputs.len(), d_in), false, 1.0, dy.transposed(), x, Threads::One);
     });
     dw
 }

@@ -150,7 +150,7 @@ impl Chunks<'_> {
                 None => d_weight = Some(product(gradient.transposed(), hidden)),
                 Some(sum) => {
                     let sum = Output::new(sum, words, width);
-                    multiply(sum, true, gradient.transposed(), hidden, Threads::Pool);
+                    multiply(sum, true, 1.0, gradient.transposed(), hidden, Threads::Pool);
                 }
             }
         }

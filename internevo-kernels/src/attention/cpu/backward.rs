@@ -180,17 +180,17 @@ impl Scratch {
             self.scores.resize(rows * n, 0.0);
             self.d_scores.resize(rows * n, 0.0);
             let (p, ds) = (&mut self.scores[..], &mut self.d_scores[..]);
-            multiply(Output::new(p, rows, n), false, queries, k.transposed(), Threads::One);
+            multiply(Output::new(p, rows, n), false, 1.0, queries, k.transposed(), Threads::One);
             probabilities(p, mask, scale, &self.log_sum_exp);
-            multiply(Output::new(ds, rows, n), false, d_output, v.transposed(), Threads::One);
+            multiply(Output::new(ds, rows, n), false, 1.0, d_output, v.transposed(), Threads::One);
             score_gradients(ds, p, mask, scale, &self.delta);
             let (p, ds) = (Matrix::new(p, rows, n), Matrix::new(ds, rows, n));
             let place = (row - task.segment.keys.start) * d..(row - task.segment.keys.start + n) * d;
             let d_values = Output::new(&mut self.d_values[place.clone()], n, d);
-            multiply(d_values, true, p.transposed(), d_output, Threads::One);
+            multiply(d_values, true, 1.0, p.transposed(), d_output, Threads::One);
             let d_keys = Output::new(&mut self.d_keys[place], n, d);
-            multiply(d_keys, true, ds.transposed(), queries, Threads::One);
-            multiply(Output::new(&mut self.d_queries, rows, d), index > 0, ds, k, Threads::One);
+            multiply(d_keys, true, 1.0, ds.transposed(), queries, Threads::One);
+            multiply(Output::new(&mut self.d_queries, rows, d), index > 0, 1.0, ds, k, Threads::One);
         }
     }
 }

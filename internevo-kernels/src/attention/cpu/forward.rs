@@ -122,10 +122,10 @@ impl Scratch {
             let (k, v) = (k.rows(row, n, d), v.rows(row, n, d));
             let scores = &mut self.scores[..];
             let queries = Matrix::new(&self.queries, rows, d);
-            multiply(Output::new(scores, rows, n), false, queries, k.transposed(), Threads::One);
+            multiply(Output::new(scores, rows, n), false, 1.0, queries, k.transposed(), Threads::One);
             online_softmax(scores, mask, scale, &mut self.maximum, &mut self.sum, &mut self.output, first);
             let output = Output::new(&mut self.output, rows, d);
-            multiply(output, !first, Matrix::new(scores, rows, n), v, Threads::One);
+            multiply(output, !first, 1.0, Matrix::new(scores, rows, n), v, Threads::One);
             first = false;
         }
         finish_rows(&mut self.output, &mut self.maximum, &self.sum);
