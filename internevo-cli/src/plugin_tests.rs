@@ -138,7 +138,11 @@ fn plugins_of_other_crates_are_named_in_a_configuration_and_on_the_command_line(
     let encode =
         "tokenizer encode -q --kind test_bytes --tokenizer-setting prefix='>' --input {}/clean --output {}/tokens";
     ok(dir.path(), &format!("{encode} --format jsonl"));
-    assert!(lines("tokens/train.jsonl").contains("[62,35,32,97,32,102"), "`># a f`: {}", lines("tokens/train.jsonl"));
+    assert!(
+        lines("tokens/train.jsonl").contains("[62, 35, 32, 97, 32, 102"),
+        "`># a f`: {}",
+        lines("tokens/train.jsonl")
+    );
     let refused = run(dir.path(), "data format -q --input {}/pages --output {}/no --extractor test_first_lime");
     assert_eq!(format!("{refused:?}"), format!("{:?}", std::process::ExitCode::from(crate::error::EXIT_USER)));
 }
