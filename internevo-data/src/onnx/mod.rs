@@ -33,7 +33,7 @@ use internevo_core::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokenizers::{Encoding, Tokenizer, TruncationParams};
+use tokenizers::{Encoding, Tokenizer, TruncationDirection};
 
 use self::network::Network;
 use crate::{
@@ -111,6 +111,7 @@ pub struct OnnxClassifier {
     tokenizer: Tokenizer,
     labels: Vec<String>,
     activation: Activation,
+    max_length: usize,
     batch: usize,
     max_passages: usize,
     fingerprint: String,
@@ -170,6 +171,7 @@ impl OnnxClassifier {
             tokenizer,
             activation: config.activation.unwrap_or_else(|| card.activation()),
             labels: if config.labels.is_empty() { card.id2label.into_values().collect() } else { config.labels },
+            max_length: config.max_length,
             batch: config.batch,
             max_passages: config.max_passages,
             fingerprint: hasher.finalize().to_hex()[..16].to_owned(),
@@ -182,7 +184,7 @@ impl OnnxClassifier {
     /// Runs a text, so that a network that does not fit is known before a stage begins.
     fn check(&self) -> Result<(), String> {
         let passage = self.tokenizer.encode_fast("a", true).map_err(|error| error.to_string())?;
-        let outputs = self.network.run(&[&passage])?[0].len();
+        let outputs = self.network.run(&[passage])?[0].len();
         if self.labels.len() != outputs {
             let labels = &self.labels;
             return Err(format!("the network has {outputs} outputs, the labels are {labels:?}: name them in `labels`"));
@@ -195,25 +197,42 @@ impl OnnxClassifier {
 
     /// Mean probabilities of a text's passages; `None` where it has no tokens.
     fn judge(&self, text: &str) -> Result<Option<Vec<f64>>, String> {
-        let whole = self.tokenizer.encode_fast(text, true).map_err(|error| error.to_string())?;
-        let all: Vec<&Encoding> = std::iter::once(&whole).chain(whole.get_overflowing()).collect();
-        let step = if self.max_passages == 0 { 1 } else { all.len().div_ceil(self.max_passages) };
-        let chosen: Vec<&Encoding> = all.into_iter().step_by(step).filter(|passage| own_tokens(passage) > 0).collect();
+        let passages = self.passages(text)?;
         let mut sums = vec![0.0; self.labels.len()];
         // All but the last are of one length: what runs together, and so the last bit of the result, depends on the text alone.
-        for alike in chosen.chunk_by(|a, b| a.len() == b.len()) {
-            for passages in alike.chunks(self.batch) {
-                for (logits, passage) in self.network.run(passages)?.iter().zip(passages) {
-                    let tokens = own_tokens(passage) as f64;
-                    sums.iter_mut().zip(self.probabilities(logits)?).for_each(|(sum, p)| *sum += tokens * p);
+        for alike in passages.chunk_by(|a, b| a.len() == b.len()) {
+            for batch in alike.chunks(self.batch) {
+                for (logits, passage) in self.network.run(batch)?.iter().zip(batch) {
+                    let tokens = self.own_tokens(passage) as f64;
+                    sums.iter_mut().zip(self.activate(logits)?).for_each(|(sum, p)| *sum += tokens * p);
                 }
             }
         }
-        let tokens: usize = chosen.iter().map(|passage| own_tokens(passage)).sum();
+        let tokens: usize = passages.iter().map(|passage| self.own_tokens(passage)).sum();
         Ok((tokens > 0).then(|| sums.iter().map(|sum| sum / tokens as f64).collect()))
     }
 
-    fn probabilities(&self, logits: &[f32]) -> Result<Vec<f64>, String> {
+    /// The passages of a text that are judged, with their special tokens. The tokenizer's own truncation would not do: it stops
+    /// reading soon after the first passage.
+    fn passages(&self, text: &str) -> Result<Vec<Encoding>, String> {
+        let told = |error: tokenizers::Error| error.to_string();
+        let mut first = self.tokenizer.encode_fast(text, false).map_err(told)?;
+        let room = self.max_length - special_tokens(&self.tokenizer);
+        first.truncate(room, 0, TruncationDirection::Right);
+        let rest = first.take_overflowing();
+        let all: Vec<Encoding> = std::iter::once(first).chain(rest).filter(|passage| !passage.is_empty()).collect();
+        let step = if self.max_passages == 0 { 1 } else { all.len().div_ceil(self.max_passages).max(1) };
+        let chosen = all.into_iter().step_by(step);
+        chosen.map(|passage| self.tokenizer.post_process(passage, None, true).map_err(told)).collect()
+    }
+
+    /// Tokens of a passage that are of its text.
+    fn own_tokens(&self, passage: &Encoding) -> usize {
+        passage.len().saturating_sub(special_tokens(&self.tokenizer))
+    }
+
+    /// What the outputs say.
+    fn activate(&self, logits: &[f32]) -> Result<Vec<f64>, String> {
         if let Some(wrong) = logits.iter().find(|logit| !logit.is_finite()) {
             return Err(format!("the network gives {wrong}"));
         }
@@ -245,24 +264,23 @@ fn model_files(model: &Path) -> Vec<PathBuf> {
     weights
 }
 
-/// The tokenizer, which cuts texts into passages of at most `max_length` tokens.
+/// The tokenizer, which neither cuts nor pads.
 fn tokenizer(path: &Path, max_length: usize) -> Result<Tokenizer, String> {
     let mut tokenizer = Tokenizer::from_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let special = tokenizer.get_post_processor().map_or(0, |post| tokenizers::PostProcessor::added_tokens(post, false));
+    let special = special_tokens(&tokenizer);
     if max_length <= special {
         return Err(format!("max_length is {max_length}, of which special tokens take {special}"));
     }
-    let truncation = TruncationParams { max_length, ..TruncationParams::default() };
-    tokenizer.with_truncation(Some(truncation)).map_err(|error| error.to_string())?;
+    tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
     tokenizer.with_padding(None);
     // Text is text: `[SEP]` in a page ends no passage.
     tokenizer.set_encode_special_tokens(true);
     Ok(tokenizer)
 }
 
-/// Tokens of a passage that are of its text.
-fn own_tokens(passage: &Encoding) -> usize {
-    passage.get_special_tokens_mask().iter().filter(|special| **special == 0).count()
+/// Tokens that are added to every passage, such as `[CLS]`.
+fn special_tokens(tokenizer: &Tokenizer) -> usize {
+    tokenizer.get_post_processor().map_or(0, |post| tokenizers::PostProcessor::added_tokens(post, false))
 }
 
 impl Plugin for OnnxClassifier {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{OnnxClassifier, OnnxConfig};
 use crate::{
-    Document, Features, assert_classifier,
+    assert_classifier,
     classifier::{Classifier as _, ClassifierFilter},
     testing,
 };
@@ -141,31 +141,35 @@ fn what_does_not_fit_is_one_clear_error() {
     assert!(message.contains("cut.onnx"), "{message}");
 }
 
-/// The network with NaN in the embedding of a word's token: in the file its table follows the name and a length of three bytes.
-fn poisoned(word: &str) -> Vec<u8> {
-    const NAME: &[u8] = b"words.weight\x4a";
-    const WIDTH: usize = 32;
+/// The network with NaN in the last bias: in the file its numbers follow the name and a length of one byte.
+fn poisoned() -> Vec<u8> {
+    const NAME: &[u8] = b"classifier.bias\x4a\x0c";
     let mut model = fs::read(folder().join("model.onnx")).expect("model");
-    let tokenizer = tokenizers::Tokenizer::from_file(folder().join("tokenizer.json")).expect("tokenizer");
-    let token = tokenizer.token_to_id(word).expect("a word of the vocabulary") as usize;
-    let table = model.windows(NAME.len()).position(|bytes| bytes == NAME).expect("the table") + NAME.len() + 3;
-    let row = table + 4 * WIDTH * token;
-    model[row..row + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let bias = model.windows(NAME.len()).position(|bytes| bytes == NAME).expect("the bias") + NAME.len();
+    model[bias..bias + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     model
 }
 
 #[test]
-fn a_network_that_gives_no_number_stops_the_run_and_the_text_is_named() {
+fn a_network_that_gives_no_number_is_refused() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let model = dir.path().join("model.onnx");
-    fs::write(&model, poisoned("vile")).expect("written");
+    fs::write(&model, poisoned()).expect("written");
     fs::copy(folder().join("tokenizer.json"), dir.path().join("tokenizer.json")).expect("copied");
-    let rule = format!("[bert]\nclassifier = 'onnx'\nmodel = {model:?}\nmax.toxic = 0.6\n[bert.settings]\n{SETTINGS}");
-    let filter = testing::build::<ClassifierFilter>(&rule);
-    let judge = |text: &str| filter.judge(&Features::new(&Document::new("d", text)));
-    judge("the committee met");
-    assert_eq!(filter.failure(), None);
-    judge("a vile voice");
-    let message = filter.failure().expect("a failure");
-    assert_eq!(message, "the network gives NaN for the text that begins \"a vile voice\"");
+    let refused = OnnxClassifier::new(toml::from_str(SETTINGS).expect("settings"), &model);
+    let message = refused.err().expect("refused");
+    assert!(message.contains("model.onnx: the network gives NaN"), "{message}");
+}
+
+#[test]
+fn the_first_text_without_a_number_is_what_stops_a_run() {
+    let mut classifier = build(SETTINGS).expect("a classifier");
+    assert!(classifier.activate(&[0.0, f32::INFINITY, 1.0]).is_err());
+    assert!(classifier.probabilities("a kind voice").is_some());
+    // A network in which nothing is right any more.
+    classifier.network.forget_inputs();
+    assert_eq!(classifier.probabilities("a vile voice"), None);
+    assert_eq!(classifier.probabilities("another"), None);
+    let message = classifier.failure().expect("a failure");
+    assert!(message.ends_with("for the text that begins \"a vile voice\""), "{message}");
 }

@@ -111,6 +111,7 @@ impl TextEncoder for Tokenizer {
     }
 
     fn fingerprint(&self) -> String {
-        blake3::hash(self.to_json().as_bytes()).to_hex().to_string()
+        // What ends a document may be named beside the file.
+        blake3::hash(format!("{} {}", self.eos_id(), self.to_json()).as_bytes()).to_hex().to_string()
     }
 }
