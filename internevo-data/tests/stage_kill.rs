@@ -33,7 +33,7 @@ fn one_run_of_a_stage_as_the_environment_says() {
     let folder = PathBuf::from(folder);
     let mut pipeline: PipelineConfig = toml::from_str(&format!(
         "clean = ['gopher_quality']\nsafe = ['personal_data', 'blocked_words']\nquality = ['perplexity']\n\
-         [filter.perplexity.'*']\nmodel = '{}'\nhigh = 900.0\n",
+         [filter.perplexity.'*']\nmodel = '{}'\nhigh = 10.0\n",
         folder.join(MODEL).display()
     ))
     .expect("a pipeline");
@@ -62,7 +62,8 @@ fn start(folder: &Path, stage: &str, output: &str) -> Child {
         .expect("it starts")
 }
 
-/// Documents with near and exact copies and addresses to mask, packed and plain, and a language model of half of them.
+/// Documents with near and exact copies and addresses to mask, packed and plain, and a language model of the plain ones. Some of the
+/// packed ones are backwards, which the model does not know.
 fn corpus(folder: &Path) {
     fs::create_dir_all(folder.join("in")).expect("folder");
     for file in 0..4u64 {
@@ -70,7 +71,9 @@ fn corpus(folder: &Path) {
         for i in 0..500u64 {
             let rng = CounterRng::new(if i % 5 == 4 { i - 1 } else { 1000 * file + i }, "kill");
             let words: Vec<String> = (0..120).map(|k| format!("the word{}", rng.below(k, 3000))).collect();
-            text.push_str(&format!("{{\"id\":\"{file}-{i}\",\"text\":\"{} me{i}@host.org {i}\"}}\n", words.join(" ")));
+            let words = words.join(" ");
+            let words = if file % 2 == 1 && i % 7 == 3 { words.chars().rev().collect() } else { words };
+            text.push_str(&format!("{{\"id\":\"{file}-{i}\",\"text\":\"{words} me{i}@host.org {i}\"}}\n"));
         }
         let path = folder.join("in").join(format!("{file}.jsonl"));
         match file % 2 {

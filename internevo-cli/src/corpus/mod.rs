@@ -309,8 +309,11 @@ fn make_tokenizer(cx: &Context, config: &Config, text: &Text, phases: &mut Phase
     })
 }
 
-/// The tokenizer that the configuration names, with its `tokenizer.json` if it is one; `None` where one is to be trained.
-fn given_tokenizer(config: &TokenizerConfig) -> anyhow::Result<Option<(Box<dyn TextEncoder>, Option<PathBuf>)>> {
+/// A tokenizer that the configuration names, and its `tokenizer.json` if it has one.
+type GivenTokenizer = (Box<dyn TextEncoder>, Option<PathBuf>);
+
+/// The tokenizer that the configuration names; `None` where one is to be trained.
+fn given_tokenizer(config: &TokenizerConfig) -> anyhow::Result<Option<GivenTokenizer>> {
     let is_own = config.kind == HUGGING_FACE;
     if is_own && config.file.is_empty() {
         return Ok(None);
