@@ -3,7 +3,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `schema.rs` | the typed sections and their defaults |
-//! | `parallel.rs` | the sections of the parallel layout |
+//! | `pipeline.rs` | those of the corpus, its pipeline and the tokenizer |
+//! | `parallel.rs` | those of the parallel layout |
 //! | `recompute.rs` | the value of `model.checkpoint` |
 //! | `origin.rs` | where a value was written |
 //! | `layer.rs` | reading one layer into leaves: a TOML text, environment variables, `--set` arguments |
@@ -23,6 +24,7 @@ mod layer;
 mod load;
 mod origin;
 mod parallel;
+mod pipeline;
 mod preset;
 mod recompute;
 mod resolved;
@@ -36,6 +38,7 @@ pub use import_py::{ImportError, ImportedPy, import_py};
 pub use load::{LoadRequest, load};
 pub use origin::{Layer, Origin};
 pub use parallel::*;
+pub use pipeline::*;
 pub use preset::{Preset, presets};
 pub use recompute::Recompute;
 pub use resolved::Resolved;

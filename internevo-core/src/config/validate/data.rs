@@ -1,7 +1,7 @@
 //! Rules of the corpus, the pipeline, the tokenizer and the batch shape.
 
 use super::Rules;
-use crate::config::schema::{Config, CorpusConfig, DataConfig, FILTER_STAGES, HUGGING_FACE, PipelineConfig};
+use crate::config::{Config, CorpusConfig, DataConfig, FILTER_STAGES, HUGGING_FACE, PipelineConfig};
 
 /// The stages of the corpus pipeline, in the order of the InternLM2 report (section 3.1.1).
 const STAGES: [&str; 5] = ["format", "clean", "dedup", "safe", "quality"];
