@@ -1,8 +1,8 @@
 //! Sums and maxima over a cube, in f32: through planes where the device has them, through shared memory otherwise. The order
 //! of summation is fixed by the shape of the launch, so results repeat to the bit.
 
-// A kernel indexes: it has no iterators.
-#![allow(clippy::needless_range_loop)]
+#![allow(clippy::needless_range_loop, reason = "a kernel indexes: it has no iterators")]
+#![allow(clippy::collapsible_if, reason = "one is decided when the kernel is compiled, the other when it runs")]
 
 use super::{Buffer, Client, F32, Machine, address_type};
 use cubecl::prelude::*;
@@ -81,6 +81,26 @@ fn cube_fold(
             half /= 2;
         }
         scratch[0]
+    }
+}
+
+/// Terms that a unit adds up one after the other; more of them are added group by group, so that the error of a sum does not grow
+/// with the work of a unit, which is the whole row where a cube has one unit.
+const GROUP: usize = 64;
+
+/// Ends a group of the terms of `sum` after its last one, of number `term`: its sum goes to `groups`. Both together are the sum.
+#[cube]
+pub(crate) fn end_group<N: Size>(
+    sum: &mut Vector<f32, N>,
+    groups: &mut Vector<f32, N>,
+    term: usize,
+    #[comptime] terms: usize,
+) {
+    if comptime!(terms > GROUP) {
+        if term % GROUP == GROUP - 1 {
+            *groups += *sum;
+            *sum = Vector::new(0.0f32);
+        }
     }
 }
 

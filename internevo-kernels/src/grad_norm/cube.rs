@@ -3,7 +3,7 @@
 
 use super::{Limits, TINY};
 use crate::cube::lanes::is_finite;
-use crate::cube::reduce::{cube_sum, scratch_len, vector_sum};
+use crate::cube::reduce::{cube_sum, end_group, scratch_len, vector_sum};
 use crate::cube::{Buffer, Client, ElemType, F32, Flat, Machine, address_type};
 use cubecl::prelude::*;
 
@@ -131,7 +131,9 @@ fn squares_kernel<F: Float, N: Size>(
         last = loads;
     }
     let mut sum = Vector::<f32, N>::new(0.0f32);
+    let mut sums = Vector::<f32, N>::new(0.0f32);
     let mut not_finite = 0.0f32;
+    let mut term = 0usize;
     while i < last {
         let value = Vector::<f32, N>::cast_from(values[i]);
         sum += value * value;
@@ -141,9 +143,11 @@ fn squares_kernel<F: Float, N: Size>(
                 not_finite += 1.0f32;
             }
         }
+        end_group::<N>(&mut sum, &mut sums, term, comptime!(block_loads.div_ceil(units as usize)));
+        term += 1;
         i += units as usize;
     }
-    let sum = cube_sum(vector_sum::<N>(sum), &mut scratch, units, plane);
+    let sum = cube_sum(vector_sum::<N>(sums + sum), &mut scratch, units, plane);
     let not_finite = cube_sum(not_finite, &mut scratch, units, plane);
     if UNIT_POS_X == 0 {
         let at = 2 * (first as usize + block);

@@ -6,7 +6,7 @@
 
 #![allow(clippy::collapsible_if, reason = "one is decided when the kernel is compiled, the other when it runs")]
 
-use crate::cube::reduce::{column_sums, cube_sum, scratch_len, vector_sum};
+use crate::cube::reduce::{column_sums, cube_sum, end_group, scratch_len, vector_sum};
 use crate::cube::{Buffer, Client, ElemType, F32, Machine, address_type};
 use cubecl::prelude::*;
 
@@ -246,6 +246,7 @@ fn forward_kernel<F: Float, N: Size>(
     let unroll = comptime!(unroll && kept);
     let mut values = Array::<Vector<F, N>>::new(comptime!(if kept { own } else { 1 }));
     let mut square = Vector::<f32, N>::new(0.0f32);
+    let mut squares = Vector::<f32, N>::new(0.0f32);
     #[unroll(unroll)]
     for k in 0..own {
         let i = unit + k * units as usize;
@@ -257,8 +258,9 @@ fn forward_kernel<F: Float, N: Size>(
             let value = Vector::<f32, N>::cast_from(value);
             square += value * value;
         }
+        end_group::<N>(&mut square, &mut squares, k, own);
     }
-    let total = cube_sum(vector_sum::<N>(square), &mut scratch, units, plane);
+    let total = cube_sum(vector_sum::<N>(squares + square), &mut scratch, units, plane);
     let rstd = 1.0f32 / (total / comptime!((loads * lanes) as f32) + eps).sqrt();
     if UNIT_POS_X == 0 {
         rstd_out[row] = rstd;
@@ -345,6 +347,7 @@ fn backward_kernel<F: Float, N: Size>(
                 }
             }
             let mut dot = Vector::<f32, N>::new(0.0f32);
+            let mut dots = Vector::<f32, N>::new(0.0f32);
             #[unroll(unroll)]
             for k in 0..own {
                 let i = unit + k * units as usize;
@@ -360,8 +363,9 @@ fn backward_kernel<F: Float, N: Size>(
                         partial[block * loads + i] += gradient * normal;
                     }
                 }
+                end_group::<N>(&mut dot, &mut dots, k, own);
             }
-            let total = cube_sum(vector_sum::<N>(dot), &mut scratch, units, plane);
+            let total = cube_sum(vector_sum::<N>(dots + dot), &mut scratch, units, plane);
             let mean = Vector::<f32, N>::new(total / comptime!((loads * lanes) as f32));
             #[unroll(unroll)]
             for k in 0..own {

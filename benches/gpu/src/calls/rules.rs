@@ -11,7 +11,7 @@ pub enum Tensor {
     Hgmma,
 }
 
-/// What is demanded of the kernels of one call. All of them: no spills, no stack, no local memory, but for debts.
+/// What is demanded of the kernels of one call. All of them: no spills, no stack, no local memory.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Most registers of a unit.
@@ -20,14 +20,12 @@ pub struct Rules {
     pub wide: Vec<&'static str>,
     /// Functions that multiply in tensor cores.
     pub tensor: Vec<(&'static str, Tensor)>,
-    /// Functions that still spill, and most bytes that they do. Each has its reason beside it.
-    pub debts: Vec<(&'static str, u32)>,
 }
 
 impl Rules {
     /// For kernels bound by memory: registers that let half of a multiprocessor's units be resident.
     pub fn streaming() -> Self {
-        Self { registers: 64, wide: Vec::new(), tensor: Vec::new(), debts: Vec::new() }
+        Self { registers: 64, wide: Vec::new(), tensor: Vec::new() }
     }
 
     /// For kernels bound by arithmetic, which hold tiles in registers: whatever does not spill.
@@ -45,12 +43,6 @@ impl Rules {
         if (width * elem.size()).is_multiple_of(16) {
             self.wide.push(kernel);
         }
-        self
-    }
-
-    /// Lets `kernel` spill up to `bytes` for now.
-    pub fn debt(mut self, kernel: &'static str, bytes: u32) -> Self {
-        self.debts.push((kernel, bytes));
         self
     }
 

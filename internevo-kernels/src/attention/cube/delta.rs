@@ -61,11 +61,12 @@ fn delta_kernel<F: Float, N: Size>(
     let mut parts = Shared::<[f32]>::new_slice(comptime!((lanes * down) as usize));
     let mut sum = Vector::<f32, N>::new(0.0f32);
     if row < rows {
-        let mut i = UNIT_POS_X as usize;
-        while i < loads {
-            let at = row * loads + i;
-            sum += Vector::<f32, N>::cast_from(output[at]) * Vector::<f32, N>::cast_from(dy[at]);
-            i += lanes as usize;
+        for step in 0..comptime!(loads.div_ceil(lanes as usize)) {
+            let i = step * lanes as usize + UNIT_POS_X as usize;
+            if i < loads {
+                let at = row * loads + i;
+                sum += Vector::<f32, N>::cast_from(output[at]) * Vector::<f32, N>::cast_from(dy[at]);
+            }
         }
     }
     parts[UNIT_POS as usize] = vector_sum::<N>(sum);

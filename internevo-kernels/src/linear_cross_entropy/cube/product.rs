@@ -4,7 +4,10 @@
 use crate::cube::{Buffer, Client, ElemType, F32};
 use cubecl::prelude::TensorBinding;
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems, MatmulSetupError};
-use cubek::matmul::multi_level::routines::batch::ordered_double_buffering::OrderedSelectionArgs;
+use cubek::matmul::multi_level::routines::{
+    TileSizeSelection,
+    batch::{double_unit::DoubleUnitSelectionArgs, ordered_double_buffering::OrderedSelectionArgs},
+};
 use cubek::matmul::routine::BlueprintStrategy;
 use cubek::matmul::{launch::launch_ref, multi_level, strategy::Strategy};
 use cubek::std::InputBinding;
@@ -43,6 +46,11 @@ impl<'a> View<'a> {
         self.buffer.elem
     }
 
+    /// Whether rows, or the columns of a transpose, begin at multiples of four elements.
+    fn is_wide(self) -> bool {
+        self.row_stride.max(self.column_stride).is_multiple_of(4)
+    }
+
     fn binding(self) -> TensorBinding {
         let handle = self.buffer.handle.clone().offset_start((self.start * self.elem().size()) as u64);
         let (strides, shape) = ([self.row_stride, self.column_stride], [self.rows, self.columns]);
@@ -67,7 +75,7 @@ pub(super) fn multiply(client: &Client, out: View<'_>, a: View<'_>, b: View<'_>)
         launch_ref(strategy, client, lhs, rhs, out.binding(), &mut MatmulElems::from_globals(&elems))
     };
     let mut outcome = Ok(());
-    for strategy in strategies(a.elem()) {
+    for strategy in strategies(out, a, b) {
         outcome = launch(&strategy);
         if !matches!(outcome, Err(MatmulSetupError::Unavailable(_))) {
             break;
@@ -79,10 +87,10 @@ pub(super) fn multiply(client: &Client, out: View<'_>, a: View<'_>, b: View<'_>)
 }
 
 /// Routines for operands of this type; the first that the device has the instructions for counts.
-fn strategies(elem: ElemType) -> Vec<Strategy> {
-    if elem == F32 {
+fn strategies(out: View<'_>, a: View<'_>, b: View<'_>) -> Vec<Strategy> {
+    if a.elem() == F32 {
         // The others would round f32 to the 10 bits of TF32 where there are tensor cores.
-        return vec![multi_level::Strategy::SimpleUnit(Default::default()).into()];
+        return vec![exact(out, a, b).into()];
     }
     // Tiles of 128×64, a plane on 16 rows: what cubek picks by itself keeps more than a unit's registers.
     let tiles = OrderedSelectionArgs {
@@ -92,4 +100,14 @@ fn strategies(elem: ElemType) -> Vec<Strategy> {
         ..OrderedSelectionArgs::default()
     };
     vec![multi_level::Strategy::OrderedDoubleMma(BlueprintStrategy::Inferred(tiles)).into(), Strategy::Auto]
+}
+
+/// A routine whose products of f32 are exact. Of rows that cannot be read by four elements at a time, the large tiles keep more than
+/// a unit's registers: two stages of smaller ones take their place, the smallest for a transposed `a`.
+fn exact(out: View<'_>, a: View<'_>, b: View<'_>) -> multi_level::Strategy {
+    if [out, a, b].iter().all(|view| view.is_wide()) {
+        return multi_level::Strategy::SimpleUnit(BlueprintStrategy::default());
+    }
+    let tile_size = if a.row_stride == 1 { TileSizeSelection::MinTileSize } else { TileSizeSelection::MaxTileSize };
+    multi_level::Strategy::DoubleUnit(BlueprintStrategy::Inferred(DoubleUnitSelectionArgs { tile_size }))
 }

@@ -53,10 +53,10 @@ const HEADER: &str = "| call | type | shape | kernel | target | units | register
 pub fn markdown(rows: &[Row], version: &str) -> String {
     let mut text = format!(
         "# Machine code of the GPU kernels\n\n\
-        Written by `cargo xtask codegen --write`; `cargo xtask codegen` fails if a kernel needs more registers than here, spills\n\
-        more, loads or stores less per instruction, or loses its tensor-core instructions. CUDA {version}, no GPU. No kernel has a\n\
-        stack or local memory, but for those that spill. Registers are of a unit, shared memory in bytes of a cube, loads and stores in bits of the widest\n\
-        access of one unit to global memory, tensor instructions `HMMA` + `HGMMA`.\n\n{HEADER}"
+        Written by `cargo xtask codegen --write`; `cargo xtask codegen` fails if a kernel spills, needs more registers than\n\
+        here, loads or stores less per instruction, or loses its tensor-core instructions. CUDA {version}, no GPU. No kernel has a stack\n\
+        or local memory. Registers are of a unit, shared memory in bytes of a cube, loads and stores in bits of the widest access of\n\
+        one unit to global memory, tensor instructions `HMMA` + `HGMMA`.\n\n{HEADER}"
     );
     for row in rows {
         let Key { call, elem, shape, kernel, target } = &row.key;
@@ -82,7 +82,6 @@ pub fn markdown(rows: &[Row], version: &str) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Committed {
     registers: u32,
-    spilled_bytes: u32,
     load_bits: u32,
     store_bits: u32,
     hmma: u32,
@@ -94,7 +93,7 @@ fn read(text: &str) -> anyhow::Result<BTreeMap<Key, Committed>> {
     let lines = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| call "));
     let row = |line: &str| {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
-        let [call, elem, shape, kernel, target, _, registers, _, spilled, _, load, store, tensor, _] = cells[..] else {
+        let [call, elem, shape, kernel, target, _, registers, _, _, _, load, store, tensor, _] = cells[..] else {
             bail!("14 columns expected in `{line}`")
         };
         let number = |cell: &str| cell.parse::<u32>().with_context(|| format!("`{cell}` in `{line}`"));
@@ -102,7 +101,6 @@ fn read(text: &str) -> anyhow::Result<BTreeMap<Key, Committed>> {
         let [call, elem, shape, kernel, target] = [call, elem, shape, kernel, target].map(str::to_owned);
         let committed = Committed {
             registers: number(registers)?,
-            spilled_bytes: number(spilled)?,
             load_bits: number(load)?,
             store_bits: number(store)?,
             hmma: number(hmma)?,
@@ -131,7 +129,6 @@ pub fn regressions(rows: &[Row], text: &str) -> anyhow::Result<Vec<String>> {
             }
         };
         compare("registers", before.registers, now.registers, now.registers > before.registers);
-        compare("spilled bytes", before.spilled_bytes, now.spilled_bytes, now.spilled_bytes > before.spilled_bytes);
         compare("bits of the widest load", before.load_bits, now.load_bits, now.load_bits < before.load_bits);
         compare("bits of the widest store", before.store_bits, now.store_bits, now.store_bits < before.store_bits);
         compare("HMMA", before.hmma, now.hmma, now.hmma == 0 && before.hmma > 0);

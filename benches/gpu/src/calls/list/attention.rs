@@ -102,11 +102,7 @@ fn by(calls: &mut Calls, route: Route, name: &str, elem: ElemType, head_dim: usi
         // Its backward is that of the route before.
         return;
     }
-    let mut rules = rules("backward_kernel");
-    if head_dim == 96 {
-        // Debt: on an A100 ptxas keeps two registers too few.
-        rules = rules.debt("delta_kernel", 8);
-    }
+    let rules = rules("backward_kernel");
     let backward = calls.add(&format!("{name}attention backward"), elem, &shape, rules, move |inputs| {
         let problem = Problem::new(inputs, elem, head_dim);
         move |client| problem.backward(client, route)

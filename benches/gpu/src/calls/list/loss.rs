@@ -125,8 +125,6 @@ fn shared_linear_cross_entropy(calls: &mut Calls, elem: ElemType) {
 fn rules_of_head(elem: ElemType, width: usize) -> Rules {
     let rules = Rules::compute().wide("matmul_entry", elem, width);
     match elem {
-        // Debt: cubek's product in exact f32, where it loads single elements.
-        F32 if !width.is_multiple_of(4) => rules.debt("matmul_entry", 712),
         F32 => rules,
         _ => rules.tensor("matmul_entry", Tensor::Hmma),
     }
