@@ -195,14 +195,17 @@ impl Bench<'_> {
 
     fn minhash(&self) -> anyhow::Result<Vec<Row>> {
         let (input, kept) = (self.corpus.join("en"), self.folder.join("deduplicated"));
-        let mut command = example("dedup_bench");
-        let text =
-            output(command.arg("run").arg(input).arg(&kept).args(["minhash", &self.args.threads.to_string(), "2GiB"]))?;
-        let ours = text
-            .split(" MB/CPU s")
-            .next()
-            .and_then(|text| text.rsplit(' ').next()?.parse().ok())
-            .context("no speed")?;
+        let run = || {
+            let mut command = example("dedup_bench");
+            command.arg("run").arg(&input).arg(&kept).args(["minhash", &self.args.threads.to_string(), "2GiB"]);
+            let text = output(&mut command)?;
+            let before = text.split(" MB/CPU s").next().unwrap_or_default();
+            before.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok()).context("no speed")
+        };
+        // A few megabytes are a tenth of a second's work.
+        let mut speeds = [run()?, run()?, run()?, run()?, run()?];
+        speeds.sort_by(f64::total_cmp);
+        let ours = speeds[speeds.len() / 2];
         let scores = output(example("dedup_bench").arg("score").arg(&self.corpus).arg(&kept))?;
         let recall = scores.lines().find(|line| line.starts_with("recall")).and_then(|line| line.rsplit(' ').next());
         let mut rows = Vec::new();

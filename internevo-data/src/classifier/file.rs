@@ -1,4 +1,5 @@
-//! A classifier's file: one JSON line (settings, labels, calibration, what was measured), then the weights as little-endian f32.
+//! A classifier's file: one JSON line (settings, labels, calibration, what was measured), the weights as little-endian f32, and the
+//! blake3 hash of both.
 
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use super::{ClassifierSettings, Evaluation, LinearModel, Platt, TextClassifier, 
 use crate::DataError;
 
 /// First field of the header; the number is the version of features and file.
-const FORMAT: &str = "internevo-classifier-1";
+const FORMAT: &str = "internevo-classifier-2";
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -19,15 +20,16 @@ struct Header {
     bias: Vec<f32>,
     calibration: Vec<Platt>,
     evaluation: Evaluation,
-    /// blake3 of the weights' bytes.
-    weights_blake3: String,
 }
+
+/// Bytes of the hash at the end.
+const HASH_BYTES: usize = blake3::OUT_LEN;
 
 impl TextClassifier {
     /// Hash of everything that a probability depends on.
     pub fn fingerprint(&self) -> String {
         let header = Header { evaluation: Evaluation::default(), ..self.header() };
-        blake3::hash(&serde_json::to_vec(&header).expect(IS_JSON)).to_hex()[..16].to_owned()
+        blake3::hash(&self.content(&header)).to_hex()[..16].to_owned()
     }
 
     /// Writes the file as a whole.
@@ -35,9 +37,8 @@ impl TextClassifier {
     /// # Errors
     /// When it cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), DataError> {
-        let mut bytes = serde_json::to_vec(&self.header()).expect(IS_JSON);
-        bytes.push(b'\n');
-        bytes.extend(self.weight_bytes());
+        let mut bytes = self.content(&self.header());
+        bytes.extend(blake3::hash(&bytes).as_bytes());
         Ok(write_atomic(path, bytes)?)
     }
 
@@ -50,7 +51,8 @@ impl TextClassifier {
         let invalid = |reason: String| DataError::invalid(path, 1, format!("classifier: {reason}"));
         let end = memchr::memchr(b'\n', &bytes).ok_or_else(|| invalid("no header line".into()))?;
         let header: Header = serde_json::from_slice(&bytes[..end]).map_err(|e| invalid(e.to_string()))?;
-        let (stored, outputs) = (&bytes[end + 1..], outputs(&header.labels));
+        let content = &bytes[..bytes.len().saturating_sub(HASH_BYTES).max(end + 1)];
+        let (stored, outputs) = (&content[end + 1..], outputs(&header.labels));
         if header.format != FORMAT {
             return Err(invalid(format!("format is `{}`, expected `{FORMAT}`", header.format)));
         }
@@ -62,8 +64,8 @@ impl TextClassifier {
             let bits = header.settings.bits;
             return Err(invalid(format!("{} bytes of weights do not fit `bits` {bits}", stored.len())));
         }
-        if blake3::hash(stored).to_hex().as_str() != header.weights_blake3 {
-            return Err(invalid("the weights do not have the hash of the header; train it again".into()));
+        if blake3::hash(content).as_bytes()[..] != bytes[content.len()..] {
+            return Err(invalid("it does not have the hash at its end; train it again".into()));
         }
         let weights = stored.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes"))).collect();
         Ok(Self {
@@ -83,12 +85,15 @@ impl TextClassifier {
             bias: self.model.bias().to_vec(),
             calibration: self.calibration.clone(),
             evaluation: self.evaluation.clone(),
-            weights_blake3: blake3::hash(&self.weight_bytes()).to_hex().to_string(),
         }
     }
 
-    fn weight_bytes(&self) -> Vec<u8> {
-        self.model.weights().iter().flat_map(|weight| weight.to_le_bytes()).collect()
+    /// The line of the header, and the weights.
+    fn content(&self, header: &Header) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec(header).expect(IS_JSON);
+        bytes.push(b'\n');
+        bytes.extend(self.model.weights().iter().flat_map(|weight| weight.to_le_bytes()));
+        bytes
     }
 }
 

@@ -1,15 +1,20 @@
 //! Files of every format, damaged at random but reproducibly, and what every reader must do with them: come to an end without a
 //! panic, and give nothing but records and faults. Shared by `tests/readers_fuzz.rs` and `examples/fuzz_readers.rs`.
 
-use std::{fs, io::Write, path::Path};
+use std::{ffi::OsStr, fs, io::Write, path::Path};
 
 use internevo_core::{config::DedupConfig, rng::CounterRng};
 use internevo_data::{
     Document,
+    classifier::{ClassifierSettings, Labelled, TextClassifier},
     dedup::{self, Index, Settings},
     fasttext::FastText,
     format::{Extractor as _, MainContent, RawRecord, encoding, open_records},
     ngram_lm::{LmTokens, NgramModel},
+    safety::{
+        Address,
+        domains::{DomainList, DomainListBuilder},
+    },
     stage::find_inputs,
     store::{InternEvoReader, InternEvoWriter, MegatronReader, MegatronWriter, StoreError, TokenType},
 };
@@ -32,8 +37,10 @@ pub const FORMATS: &[&str] = &[
     "segment-00000-0.bin",
 ];
 
-/// Model files, which have readers of their own: these golden files.
+/// Model files, which have readers of their own: golden files, and two that are made here.
 pub const MODELS: &[&str] = &[
+    "text.classifier",
+    "domains.list",
     "ngram_lm/small.arpa",
     "ngram_lm/probing.binary",
     "ngram_lm/trie.binary",
@@ -44,8 +51,37 @@ pub const MODELS: &[&str] = &[
 
 /// A sound model file.
 pub fn sound_model(model: &str) -> Vec<u8> {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let made = dir.path().join(model);
+    match model {
+        "text.classifier" => classifier().save(&made).expect("a file"),
+        "domains.list" => domains().write(&made).expect("a file"),
+        _ => return golden_model(model),
+    }
+    fs::read(made).expect("a file")
+}
+
+fn golden_model(model: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{model}.zst"));
     zstd::decode_all(&*fs::read(path).expect("golden file")).expect("zstd")
+}
+
+/// A small classifier.
+fn classifier() -> TextClassifier {
+    let labels = ["good", "bad"];
+    let documents = (0..40).map(|i| Labelled::new(format!("{} thing {i}", labels[i % 2]), labels[i % 2]));
+    let settings = ClassifierSettings { bits: 10, epochs: 1, ..ClassifierSettings::default() };
+    TextClassifier::train(documents.collect(), &settings).expect("two labels")
+}
+
+/// A small list of domains in two categories.
+fn domains() -> DomainListBuilder {
+    let mut builder = DomainListBuilder::new(vec!["adult".into(), "gambling".into()]).expect("two categories");
+    for i in 0..60 {
+        let entry = if i % 3 == 0 { format!("d{i}.example/path") } else { format!("d{i}.example") };
+        builder.push(&Address::parse(&entry).expect("an address"), i % 2);
+    }
+    builder
 }
 
 /// Reads a damaged model and asks it about a text. Was the damage told?
@@ -55,10 +91,15 @@ pub fn sound_model(model: &str) -> Vec<u8> {
 pub fn ask_model(path: &Path, bytes: &[u8]) -> bool {
     const TEXT: &str = "We can use the reference as a value.\n所有权 let x = 5;";
     fs::write(path, bytes).expect("write");
-    if path.extension().is_some_and(|extension| extension == "bin" || extension == "ftz") {
-        return FastText::load(path).map(|model| model.scores(TEXT)).is_err();
+    match path.extension().and_then(OsStr::to_str) {
+        Some("bin" | "ftz") => FastText::load(path).map(|model| model.scores(TEXT)).is_err(),
+        Some("classifier") => TextClassifier::load(path).map(|model| model.probabilities(TEXT)).is_err(),
+        Some("list") => {
+            let ask = |list: DomainList| (0..60).filter(|i| !list.entry(&format!("d{i}.example")).is_empty()).count();
+            DomainList::open(path).map(ask).is_err()
+        }
+        _ => NgramModel::load(path).map(|model| model.score(TEXT, &LmTokens::Spaces)).is_err(),
     }
-    NgramModel::load(path).map(|model| model.score(TEXT, &LmTokens::Spaces)).is_err()
 }
 
 /// Tokens of the documents of a sound store.

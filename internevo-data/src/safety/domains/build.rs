@@ -8,7 +8,7 @@ use std::{
 
 use internevo_core::storage::{AtomicFile, StorageError};
 use rayon::prelude::*;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     CategorySet, DomainList, Header, MAGIC, MAX_CATEGORIES, place,
@@ -138,14 +138,13 @@ impl DomainListBuilder {
             fingerprints().try_for_each(|bytes| out(&bytes))?;
             groups().try_for_each(|group| out(&record(group)))
         };
-        let mut hasher = Xxh3::new();
+        let mut hasher = header.hasher();
         let hash = |bytes: &[u8]| {
             hasher.update(bytes);
             Ok(())
         };
         body(&mut { hash }).expect("hashing does not fail");
-        let json =
-            serde_json::to_vec(&Header { checksum: hasher.digest(), ..header.clone() }).expect("names and numbers");
+        let json = Header { checksum: hasher.digest(), ..header.clone() }.json();
         let mut file = AtomicFile::create(path)?;
         let head = [MAGIC, &(json.len() as u64).to_le_bytes()[..], &json].concat();
         file.write_all(&head)

@@ -33,7 +33,7 @@ pub use self::build::DomainListBuilder;
 use super::address::Address;
 use crate::{DataError, mapped::MappedFile};
 
-const MAGIC: &[u8; 8] = b"INDOMS01";
+const MAGIC: &[u8; 8] = b"INDOMS02";
 
 /// Categories that a file can have: a set of them is 64 bits.
 pub const MAX_CATEGORIES: usize = 64;
@@ -76,7 +76,7 @@ struct Header {
     sets: Vec<CategorySet>,
     bucket_bits: u32,
     record_bytes: u64,
-    /// xxh3 of everything after the header.
+    /// xxh3 of this header with a checksum of zero, and of everything after it.
     checksum: u64,
 }
 
@@ -88,6 +88,17 @@ impl Header {
     /// Bytes after the header.
     fn body_bytes(&self) -> u64 {
         12 * (self.buckets() as u64 + 1) + 4 * self.entries + self.record_bytes
+    }
+
+    /// What begins the checksum.
+    fn hasher(&self) -> Xxh3 {
+        let mut hasher = Xxh3::new();
+        hasher.update(&Self { checksum: 0, ..self.clone() }.json());
+        hasher
+    }
+
+    fn json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("names and numbers")
     }
 }
 
@@ -121,10 +132,11 @@ impl DomainList {
         reader.read_exact(&mut json).map_err(|_| invalid("too short"))?;
         let header: Header = serde_json::from_slice(&json).map_err(|e| invalid(&e.to_string()))?;
         let body = 16 + length;
-        if header.bucket_bits > 32 || header.sets.len() > 1 << 16 || body + header.body_bytes() != bytes {
+        let is_possible = header.bucket_bits <= 32 && header.entries.max(header.record_bytes) <= bytes;
+        if !is_possible || body + header.body_bytes() != bytes {
             return Err(invalid("its size is not what its header says"));
         }
-        if checksum(reader).map_err(failed)? != header.checksum {
+        if checksum(header.hasher(), reader).map_err(failed)? != header.checksum {
             return Err(invalid("its content is not what was written; delete it to build it again"));
         }
         Ok(Self { header, map: MappedFile::of(&file, path)?, body: body as usize })
@@ -209,8 +221,8 @@ fn place(hash: u64, bucket_bits: u32) -> (usize, u32) {
     ((hash >> 32 >> (32 - bucket_bits)) as usize, hash as u32)
 }
 
-fn checksum(mut reader: impl Read) -> std::io::Result<u64> {
-    let (mut hasher, mut buffer) = (Xxh3::new(), vec![0; 1 << 18]);
+fn checksum(mut hasher: Xxh3, mut reader: impl Read) -> std::io::Result<u64> {
+    let mut buffer = vec![0; 1 << 18];
     loop {
         match reader.read(&mut buffer)? {
             0 => return Ok(hasher.digest()),
