@@ -18,7 +18,7 @@ use super::{
     report::{DuplicateReport, write_duplicates},
     settings::{Part, Settings},
     shingle::shingles,
-    stage::{SCRATCH, STAGE, for_chunks, keep_document, place, reject_broken, token_rule},
+    stage::{SCRATCH, STAGE, for_chunks, keep_document, place, token_rule},
     tokens::{TokenRule, Tokens, is_unspaced},
 };
 use crate::{
@@ -180,7 +180,7 @@ impl Run<'_> {
     fn cut(&self, chunk: &Chunk, item: &Item, read: &mut Read, marked: &Marked, out: &mut Cut) {
         let (document, named, parts) = match read {
             Read::Broken(fault) => {
-                return reject_broken(chunk, item, &place(self.inputs, item), fault, &mut out.lines);
+                return out.lines.reject_broken(chunk.bytes(item), &place(self.inputs, item), fault);
             }
             Read::Document { document, named, parts } => (document, *named, parts),
         };

@@ -25,7 +25,6 @@ use super::{
 use crate::{
     DataError, Document,
     corpus::is_source_type,
-    document::LineFault,
     spill::{Scratch, Store},
     stage::{
         Chunk, ChunkOutput, ChunkReader, InputFile, Item, Position, Progress, Rejection, StageReport, StageWriter,
@@ -248,7 +247,7 @@ impl<'a> Run<'a> {
         let item = fate.item;
         if facts.broken {
             let fault = chunk.document(item, self.inputs).err().ok_or_else(|| self.changed(item))?;
-            reject_broken(chunk, item, &self.place(item), &fault, &mut passed.lines);
+            passed.lines.reject_broken(chunk.bytes(item), &self.place(item), &fault);
             return Ok(());
         }
         if fate.duplicate.is_none() && facts.named && self.index.is_none() {
@@ -309,13 +308,6 @@ pub(super) fn keep_document(document: &Document, text_bytes: usize, lines: &mut 
     let mut own = Vec::with_capacity(document.text.len() + 256);
     document.write_line(&mut own);
     lines.keep(own.trim_ascii_end(), text_bytes);
-}
-
-/// Rejects an item that is no document.
-pub(super) fn reject_broken(chunk: &Chunk, item: &Item, place: &str, fault: &LineFault, lines: &mut ChunkOutput) {
-    let document = Document::new("", String::from_utf8_lossy(chunk.bytes(item)));
-    let rejection = Rejection::of(&document, place, STAGE, fault.reason, 0.0);
-    lines.reject(&Rejection { detail: &fault.detail, ..rejection });
 }
 
 /// `file:line` of an item.

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::{
     report::{DuplicateReport, write_duplicates},
     settings::Settings,
-    stage::{STAGE, for_chunks, keep_document, place, reject_broken},
+    stage::{STAGE, for_chunks, keep_document, place},
 };
 use crate::{
     DataError, Document,
@@ -93,7 +93,7 @@ pub(super) fn run(
         let mut lines = ChunkOutput::default();
         for (item, document) in chunk.items.iter().zip(documents) {
             match document {
-                Err(fault) => reject_broken(chunk, item, &place(inputs, item), &fault, &mut lines),
+                Err(fault) => lines.reject_broken(chunk.bytes(item), &place(inputs, item), &fault),
                 Ok((document, named, features)) => match method.take(&features) {
                     Some(Repetition { reason, value }) => {
                         lines.reject(&Rejection::of(&document, &place(inputs, item), STAGE, &reason, value));

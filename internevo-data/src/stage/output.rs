@@ -6,7 +6,14 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::report::{EditTotal, Example, FilterTotal, StageReport};
-use crate::{document::Document, filter::Change};
+use crate::{
+    document::{Document, LineFault},
+    filter::Change,
+    format::encoding::escaped,
+};
+
+/// The "filter" in the rejection of a line that is no document.
+const READER: &str = "reader";
 
 /// Characters of text in a report's example.
 const EXCERPT_CHARS: usize = 200;
@@ -77,6 +84,13 @@ impl ChunkOutput {
         for (reason, change) in changes {
             self.counts.edits.entry(reason.to_string()).or_default().add(&EditTotal::of(change));
         }
+    }
+
+    /// Rejects a line that is no document, with its bytes.
+    pub fn reject_broken(&mut self, line: &[u8], place: &str, fault: &LineFault) {
+        let (text, meta) = (escaped(line), Map::new());
+        let LineFault { reason, detail } = fault;
+        self.reject(&Rejection { id: "", reason, value: 0.0, filter: READER, place, detail, text: &text, meta: &meta });
     }
 
     /// Rejects a document.

@@ -8,8 +8,13 @@ pub trait Progress: Sync {
     /// More is done: stored bytes read, documents seen, documents kept. Each call adds.
     fn advance(&self, _bytes: u64, _documents: u64, _kept: u64) {}
 
-    /// Something worth a line: a broken file, a reused result.
+    /// Something worth a line: a reused result, what training found.
     fn message(&self, _text: &str) {}
+
+    /// Something that a person should look at, such as a broken file. Goes to the log by default.
+    fn warning(&self, text: &str) {
+        tracing::warn!("{text}");
+    }
 
     /// The stage is complete.
     fn finish(&self) {}

@@ -17,7 +17,7 @@ use crate::{
     DataError,
     document::{Document, LineFault},
     filter::{FilterChain, Judgement},
-    format::{self, Extractor, encoding::escaped},
+    format::{self, Extractor},
 };
 
 /// How large the steps of a run are.
@@ -34,9 +34,6 @@ impl Default for Steps {
         Self { chunk_bytes: 4 << 20, checkpoint_bytes: 64 << 20 }
     }
 }
-
-/// Filter name in the rejections of lines that are no documents.
-const READER: &str = "reader";
 
 /// Runs a stage, or continues a killed run of the same request, or reuses its finished output.
 ///
@@ -164,7 +161,7 @@ impl<'a> Run<'a> {
             let place = format!("{}:{}", file.name, item.line.max(1));
             match (read, self.plan) {
                 (Err(fault), _) => {
-                    judged.reject_broken(bytes, &place, &fault);
+                    judged.lines.reject_broken(bytes, &place, &fault);
                     judged.faults.push((item.file, item.line.max(1), fault));
                 }
                 (Ok((document, _)), Plan::Format(extractor)) => {
@@ -202,8 +199,7 @@ impl<'a> Run<'a> {
             if warned.insert(*file) {
                 let path = self.inputs[*file].path.display();
                 let text = format!("{path}:{line}: {fault}; such lines go to rejected/ and the run goes on");
-                tracing::warn!("{text}");
-                progress.message(&text);
+                progress.warning(&text);
             }
         }
     }
@@ -214,24 +210,6 @@ impl<'a> Run<'a> {
 struct Judged {
     lines: ChunkOutput,
     faults: Vec<(usize, u64, LineFault)>,
-}
-
-impl Judged {
-    fn reject_broken(&mut self, bytes: &[u8], place: &str, fault: &LineFault) {
-        let (text, meta) = (escaped(bytes), serde_json::Map::new());
-        let reason = fault.reason;
-        let detail = &fault.detail;
-        self.lines.reject(&Rejection {
-            id: "",
-            reason,
-            value: 0.0,
-            filter: READER,
-            place,
-            detail,
-            text: &text,
-            meta: &meta,
-        });
-    }
 }
 
 /// `line` is the document as it came, where it came as a line with an id. A rejected document is written with the text that it

@@ -98,6 +98,9 @@ impl Progress for Watch {
     fn message(&self, text: &str) {
         self.messages.lock().expect("unpoisoned").push(text.to_owned());
     }
+    fn warning(&self, text: &str) {
+        self.message(text);
+    }
     fn advance(&self, _: u64, documents: u64, _: u64) {
         if documents > 0 {
             let chunk = 1 + self.chunks.fetch_add(1, Ordering::Relaxed);
