@@ -87,6 +87,9 @@ impl Answer {
     }
 
     fn lengths(&self) -> String {
+        if self.survey.lengths.is_empty() {
+            return String::new();
+        }
         let most = self.survey.lengths.iter().map(|(_, documents)| *documents).max().unwrap_or(1);
         let row = |(bytes, documents): &(u64, u64)| {
             let bar = "#".repeat((documents * BAR).div_ceil(most) as usize);
@@ -113,6 +116,9 @@ impl Answer {
 /// The largest entries.
 fn table<'a>(title: &str, counts: impl Iterator<Item = (&'a String, &'a Count)>) -> String {
     let mut counts: Vec<_> = counts.collect();
+    if counts.is_empty() {
+        return String::new();
+    }
     counts.sort_by_key(|(name, count)| (std::cmp::Reverse(count.documents), *name));
     let more = counts.len().saturating_sub(SHOWN_ROWS);
     let row = |(name, count): &(&String, &Count)| {

@@ -8,8 +8,11 @@ use std::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{excerpt, for_documents};
-use crate::{DataError, Document, stage::find_inputs};
+use super::{excerpt, for_documents, inputs_or_none};
+use crate::{
+    DataError, Document,
+    stage::{REPORT, find_inputs},
+};
 
 /// Documents shown.
 const SHOWN: usize = 3;
@@ -94,9 +97,11 @@ pub struct Survey {
 /// `progress` is told the number of documents so far.
 ///
 /// # Errors
-/// When there is nothing to read, or a file cannot be read. Broken records are counted.
+/// When there is nothing to read (a stage may have kept nothing), or a file cannot be read. Broken records are counted.
 pub fn survey(path: &Path, progress: &dyn Fn(u64)) -> Result<Survey, DataError> {
-    let inputs = find_inputs(path, "".as_ref())?;
+    // A stage may have kept nothing.
+    let is_stage = path.join(REPORT).is_file();
+    let inputs = if is_stage { inputs_or_none(path)? } else { find_inputs(path, "".as_ref())? };
     let mut survey = Survey {
         path: path.to_owned(),
         files: inputs.len(),

@@ -50,6 +50,14 @@ fn a_survey_counts_documents_sources_lengths_fields_and_what_is_broken() {
     assert_eq!(raw.samples[0].excerpt, "the ");
     let kept = survey(&dir.path().join("clean"), &|_| ()).expect("a stage's output stands for its kept/");
     assert_eq!((kept.documents, kept.samples[0].id.as_str()), (21, "w10"));
+    for part in fs::read_dir(dir.path().join("clean/kept")).expect("folder") {
+        fs::write(part.expect("entry").path(), "").expect("write");
+    }
+    let none = survey(&dir.path().join("clean"), &|_| ()).expect("a stage may keep nothing");
+    assert_eq!((none.documents, none.lengths.len()), (0, 0));
+    fs::remove_file(dir.path().join("clean/report.json")).expect("a report");
+    fs::remove_dir_all(dir.path().join("clean/rejected")).expect("a folder");
+    assert!(survey(&dir.path().join("clean"), &|_| ()).is_err(), "a folder without documents is a mistake");
 }
 
 #[test]
